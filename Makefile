@@ -1,0 +1,206 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Every command of this repository. `make help` lists them; CI calls `make test` and nothing else.
+# Runs as root on a bare Debian 12 with git, make and Python 3.11; everything else comes from package registries.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The full path: a version manager's shim on PATH costs 0.2 s per call.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11 /usr/bin/python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+LINKS := .build/links
+TREE := ansible_collections/crosscluster/migration
+DIST := build/dist
+INSTALLED := build/collections
+STARTED := $(shell date +%s.%N)
+
+# What is on the machine is used; only what is missing is installed. tests/lab says what each is for.
+PACKAGES := qemu-system-x86 qemu-utils openssh-server openssh-client iproute2 nftables tcc python3-venv \
+	openssl procps util-linux kmod
+
+export PYTHONDONTWRITEBYTECODE := 1
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(LINKS)
+export ANSIBLE_HOME := $(CURDIR)/.ansible
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PYTEST := $(PY) -m pytest
+REPORT = --junit-xml=build/reports/$@.xml
+# The files of the product and its tests, as git knows them (new ones included, ignored ones not).
+SOURCES := $(shell git ls-files --cached --others --exclude-standard 2>/dev/null | tr ' ' '?')
+# What goes into the tarball: everything that galaxy.yml does not ignore.
+PRODUCT := $(filter galaxy.yml README.md CHANGELOG.rst COPYING plugins/% roles/% playbooks/% meta/% examples/% docs/% changelogs/% LICENSES/% requirements%,$(SOURCES))
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- setting up -----------------------------------------------------------------------------------------------------
+
+.PHONY: packages
+packages: ## Install the Debian packages that are missing
+	@missing=(); for name in $(PACKAGES); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || missing+=($$name); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing: $${missing[*]}"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq; \
+	  apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$${missing[@]}" >/dev/null; \
+	fi
+
+$(VENV)/.stamp-demo: requirements-demo.txt | packages
+	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing $<"; $(PY) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements-dev.txt $(VENV)/.stamp-demo
+	@echo "installing $<"; $(PY) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.stamp-dev links ## Virtual environment with every tool (.venv)
+
+.PHONY: links
+links: $(LINKS)/$(TREE) ## Link tree in which Python and Ansible find the collection by its name
+
+# Relative, so that the checkout can be moved.
+$(LINKS)/$(TREE):
+	@mkdir -p $(dir $@)
+	@ln -sfn ../../../.. $@
+
+.PHONY: build
+build: $(DIST)/.stamp ## Collection tarball in build/dist
+
+$(DIST)/.stamp: $(PRODUCT) | $(VENV)/.stamp-demo
+	@mkdir -p $(DIST); rm -f $(DIST)/*.tar.gz
+	@ansible-galaxy collection build --force --output-path $(DIST) . | tail -n 1
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED)/.stamp ## The tarball installed into build/collections, as a user would
+
+$(INSTALLED)/.stamp: $(DIST)/.stamp
+	@rm -rf $(INSTALLED); mkdir -p $(INSTALLED)
+	@ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(INSTALLED) \
+	  ansible-galaxy collection install --offline --force -p $(INSTALLED) $(DIST)/*.tar.gz >/dev/null
+	@touch $@
+
+# --- the lab --------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: packages $(VENV)/.stamp-demo install ## Two clusters, a real guest, one playbook: see a VM move (about 5 minutes at first)
+	@ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(INSTALLED) CROSSCLUSTER_DEMO_STARTED=$(STARTED) \
+	  PYTHONPATH=tests $(PY) -m lab.demo up
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo
+	@PYTHONPATH=tests $(firstword $(wildcard $(PY)) $(PYTHON)) -m lab.demo down
+
+.PHONY: lab-up
+lab-up: packages $(VENV)/.stamp-demo links ## Start a lab: clusters alpha and beta
+	@PYTHONPATH=tests $(PY) tests/lab/cli.py up
+
+.PHONY: lab-down
+lab-down: ## Stop the labs of this checkout
+	@PYTHONPATH=tests $(firstword $(wildcard $(PY)) $(PYTHON)) tests/lab/cli.py down
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: packages venv ## Everything CI runs; ends with a line of counts
+	@$(PY) tests/suite.py
+
+.PHONY: house
+house: venv ## The house rules: imports, names, mirrored tests
+	@$(PYTEST) $(REPORT) tests/unit/test_house.py
+
+.PHONY: lint
+lint: lint-python lint-yaml lint-reuse lint-changelog lint-ansible lint-docs ## Every static check but the types
+
+.PHONY: lint-python
+lint-python: venv
+	@ruff check .
+	@ruff format --check --quiet . || { ruff format --diff --quiet . | head -n 60; echo 'cure: make format'; exit 1; }
+
+.PHONY: lint-yaml
+lint-yaml: venv
+	@yamllint --strict .
+
+.PHONY: lint-reuse
+lint-reuse: venv
+	@reuse lint --quiet || { reuse lint --lines; exit 1; }
+
+.PHONY: lint-changelog
+lint-changelog: venv
+	@antsibull-changelog lint
+
+# In the link tree, or its own modules are unknown to it.
+.PHONY: lint-ansible
+lint-ansible: venv
+	@cd $(LINKS)/$(TREE) && ansible-lint --offline --nocolor -q
+
+.PHONY: lint-docs
+lint-docs: venv
+	@antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all .
+
+.PHONY: types
+types: venv ## mypy: rooms strictly, as Python 3.9
+	@MYPYPATH=$(LINKS) $(PY) -m mypy --config-file .mypy.ini
+
+.PHONY: format
+format: venv ## Rewrite the Python files in the one format
+	@ruff check --fix-only --quiet . || true
+	@ruff format --quiet .
+
+.PHONY: unit
+unit: venv ## Unit tests: no sockets to the world, no sleep
+	@$(PYTEST) $(REPORT) tests/unit --ignore tests/unit/test_house.py
+
+.PHONY: conformance
+conformance: venv ## The recorded conversations against the client's codec and the lab
+	@$(PYTEST) $(REPORT) tests/conformance
+
+.PHONY: sanity
+sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
+	@$(PY) tests/sanity.py
+
+.PHONY: e2e
+e2e: packages venv ## Migrations of real guests between two clusters of the lab
+	@$(PYTEST) $(REPORT) tests/e2e
+
+.PHONY: crash
+crash: packages venv ## Every crash case on real QEMU (up to an hour, resumable; build/crash.json)
+	@PYTHONPATH=tests $(PY) -m crash
+
+.PHONY: crash-few
+crash-few: packages venv
+	@$(PYTEST) $(REPORT) tests/crash
+
+.PHONY: bench
+bench: packages venv ## Measure against the goals (build/bench.json)
+	@PYTHONPATH=tests:$(LINKS) $(PY) -m bench
+
+.PHONY: docs
+docs: venv ## HTML documentation in build/docs
+	@$(PY) -m pip install --quiet --disable-pip-version-check sphinx sphinx-ansible-theme
+	@rm -rf build/docs; mkdir -p build/docs
+	@antsibull-docs sphinx-init --use-current --dest-dir build/docs --squash-hierarchy --lenient crosscluster.migration
+	@cd build/docs && ./build.sh
+
+# --- cleaning -------------------------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## Remove what was built (labs first); the virtual environment stays
+	@[ ! -f tests/lab/cli.py ] || $(MAKE) --no-print-directory lab-down || true
+	@rm -rf build .build .ansible tests/output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: distclean
+distclean: clean ## clean, and the virtual environment too
+	@rm -rf $(VENV)
+
+.DELETE_ON_ERROR:
