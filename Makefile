@@ -34,7 +34,9 @@ REPORT = --junit-xml=build/reports/$@.xml
 # The files of the product and its tests, as git knows them (new ones included, ignored ones not).
 SOURCES := $(shell git ls-files --cached --others --exclude-standard 2>/dev/null | tr ' ' '?')
 # What goes into the tarball: everything that galaxy.yml does not ignore.
-PRODUCT := $(filter galaxy.yml README.md CHANGELOG.rst COPYING plugins/% roles/% playbooks/% meta/% examples/% docs/% changelogs/% LICENSES/% requirements%,$(SOURCES))
+PRODUCT := $(wildcard $(filter galaxy.yml README.md CHANGELOG.rst COPYING plugins/% roles/% playbooks/% meta/% examples/% docs/% changelogs/% LICENSES/%,$(SOURCES)))
+# Rewritten only when the list changes, so that a removed file makes a new tarball too.
+$(shell mkdir -p .build; cmp -s .build/product - <<<'$(PRODUCT)' || echo '$(PRODUCT)' >.build/product)
 
 .PHONY: help
 help: ## This list
@@ -53,7 +55,7 @@ packages: ## Install the Debian packages that are missing
 	  apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$${missing[@]}" >/dev/null; \
 	fi
 
-$(VENV)/.stamp-demo: requirements-demo.txt | packages
+$(VENV)/.stamp-demo: requirements-demo.txt meta/ee-requirements.txt | packages
 	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing $<"; $(PY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
@@ -76,7 +78,7 @@ $(LINKS)/$(TREE):
 .PHONY: build
 build: $(DIST)/.stamp ## Collection tarball in build/dist
 
-$(DIST)/.stamp: $(PRODUCT) | $(VENV)/.stamp-demo
+$(DIST)/.stamp: $(PRODUCT) .build/product galaxy.yml | $(VENV)/.stamp-demo
 	@mkdir -p $(DIST); rm -f $(DIST)/*.tar.gz
 	@ansible-galaxy collection build --force --output-path $(DIST) . | tail -n 1
 	@touch $@

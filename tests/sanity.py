@@ -30,8 +30,10 @@ KEPT = re.compile(
     r"(plugins|roles|playbooks|meta|docs|examples|changelogs|tests/unit|tests/integration)/|"
     r"(galaxy\.yml|README\.md|CHANGELOG\.rst|COPYING|tests/config\.yml)$"
 )
-# The version in the name is the one that the core in the environment asks for (23.1.2: 2.17; 24.2: 2.18, 2.19; 25.2: 2.20 on).
+# Named after the pip that the core in the environment asks for (23.1.2: core 2.17; 24.2: 2.18, 2.19; 25.2: 2.20 on).
 PIP_INSTALLERS = ("get_pip_23_1_2.py", "get_pip_24_2.py", "get_pip_25_2.py")
+# What pip says while the tool makes its environments.
+NOISE = re.compile(r"\s*(Collecting|Downloading|Using cached|Looking in|Installing|Successfully installed|━)|WARNING: Location")
 # A process of its own: `ensurepip.bootstrap()` sets PIP_CONFIG_FILE to the null device for everything after it.
 INSTALLER = """\
 import subprocess, sys
@@ -65,13 +67,13 @@ def copy_tree() -> None:
 def write_pip_settings() -> None:
     """Put pip's effective settings, wherever they come from, into the file the stripped children still read."""
     shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
-    lines = ["[global]"]
-    for line in shown.stdout.splitlines():
+    settings: dict[str, str] = {}
+    # The environment comes last, because it wins over the files.
+    for line in sorted(shown.stdout.splitlines(), key=lambda text: text.startswith(":env:")):
         key, _sign, value = line.partition("=")
-        name = key.rsplit(".", 1)[-1]
-        if name and key.startswith((":env:", "global.")):
-            text = str(ast.literal_eval(value)).split()
-            lines.append(f"{name} = " + "\n    ".join(text))
+        if key.startswith((":env:.", "global.")):
+            settings[key.rsplit(".", 1)[-1]] = "\n    ".join(str(ast.literal_eval(value)).split())
+    lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
     target = HOME / ".config" / "pip" / "pip.conf"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(lines) + "\n")
@@ -119,7 +121,8 @@ def run() -> tuple[int, list[str], set[str]]:
     ran: list[str] = []
     failed: set[str] = set()
     for line in process.stdout or ():
-        print(line, end="", flush=True)
+        if not NOISE.match(line):
+            print(line, end="", flush=True)
         started = re.match(r'Running sanity test "([^"]+)"', line)
         if started and started[1] not in ran:
             ran.append(started[1])
