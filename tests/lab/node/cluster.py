@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ from . import texts
 from .base import Die, Node
 from .flock import config_lock
 
-__all__ = ["Cluster", "digest_of"]
+__all__ = ["Cluster", "digest_of", "parse_sections"]
 
 KINDS = {"qemu-server": "qemu", "lxc": "lxc"}
 CONFIG_FILE = re.compile(r"([1-9][0-9]{2,8})\.conf")
@@ -117,13 +118,10 @@ class Cluster:
             self._create(vmid, content)
 
     def _create(self, vmid: int, content: str) -> None:
-        # pmxcfs serialises creations of a VMID over all nodes; an O_EXCL claim beside the configs does here.
-        claim = self.node.path(f"/etc/pve/.claim-{vmid}")
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            raise Die(texts.stub_exists("VM", vmid, self.node.name)) from None
-        try:
+        # pmxcfs serialises creations of a VMID over all nodes; a flock beside the configs does here.
+        claims = self.node.path("/etc/pve/.lab-claims")
+        with open(claims, "ab") as claim:
+            fcntl.flock(claim, fcntl.LOCK_EX)
             holder = self.locate(vmid)
             if holder is not None:
                 raise Die(texts.stub_exists("VM", vmid, holder[0]))
@@ -132,8 +130,6 @@ class Cluster:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(content)
-        finally:
-            claim.unlink(missing_ok=True)
 
     def quorate(self) -> bool:
         """Whether this node's cluster has quorum (a flag file takes it away)."""
