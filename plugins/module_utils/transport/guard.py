@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The guest's deadman in a pump: decides from times alone when a stream must be cut.
+
+Knows when something was sent, pinged, answered; does not know sockets or clocks (values in seconds come in).
+It decides without QMP and without the supervisor, because both may be dead just then
+(direct-transports 1.5, 4.3). Bounds as DESIGN section 4: a silent network ends a stream after 5 s, an NBD
+server that does not answer after 3 s once writes wait for it, a switchover after 10 s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .interface import EndReason
+
+__all__ = ["Guard", "GuardLimits"]
+
+
+@dataclass(frozen=True)
+class GuardLimits:
+    """Seconds."""
+
+    ping: float = 1.0  # while anything is in flight
+    idle_ping: float = 30.0  # mtunnel-protocol 3.5: NAT and firewalls forget idle connections
+    pong: float = 5.0
+    greeting: float = 1.0
+    answer: float = 3.0
+    # Our loop looks at the clock every 0.1 s. A longer hole means that we were stopped, not that the network
+    # was silent: the clocks that count silence start again, those that bound the guest's pause do not.
+    stopped: float = 2.0
+
+
+class Guard:
+    """Watches one stream.
+
+    Args:
+        awaits_greeting: The server speaks first (NBD).
+        now: Clock value at which the stream opened.
+    """
+
+    def __init__(self, *, awaits_greeting: bool, now: float, limits: GuardLimits = GuardLimits()) -> None:
+        self._limits = limits
+        self._greeting_since: Optional[float] = now if awaits_greeting else None
+        self._pings = 0
+        self._covering = 1  # number of the first ping that went out after the last data
+        self._pinged = now
+        self._silent_since: Optional[float] = None  # None: nothing is in flight
+        self._writes_wait_since: Optional[float] = None
+        self._deadline: Optional[float] = None
+        self._suspended = False
+        self._ticked = now
+        self._awake_since = now
+        self.pong_at: Optional[float] = None
+
+    # What happened.
+
+    def greeted(self) -> None:
+        """The NBD server greeted."""
+        self._greeting_since = None
+
+    def sent(self, now: float) -> None:
+        """Data went out since the last call."""
+        self._covering = self._pings + 1
+        self._watch(now)
+
+    def ping_sent(self, now: float) -> bytes:
+        """A ping goes out now; returns its payload."""
+        self._pings += 1
+        self._pinged = now
+        if self._silent_since is None:
+            self._covering = self._pings
+            self._watch(now)
+        return self._pings.to_bytes(8, "big")
+
+    def pong(self, payload: bytes, now: float) -> None:
+        """A pong came. One that answers a ping sent after the last data ends the watch."""
+        number = int.from_bytes(payload, "big") if len(payload) == 8 else 0
+        if not 0 < number <= self._pings:
+            return  # no answer to us: no proof of life in our direction
+        self.pong_at = now
+        done = number >= self._covering and not self._held
+        self._silent_since = None if done or self._silent_since is None else now
+
+    def suspend(self) -> None:
+        """We do not read the network, because QEMU does not read from us."""
+        self._suspended = True
+
+    def resume(self, now: float) -> None:
+        """We read the network again: the silence before was ours (direct-transports 4.3, trap b)."""
+        if self._suspended:
+            self._suspended = False
+            self._restart(now)
+
+    def set_write_blocking(self, now: float) -> None:
+        """From now on a guest write waits for the target."""
+        if self._writes_wait_since is None:
+            self._writes_wait_since = now
+        self._watch(now)
+
+    def arm(self, now: float, seconds: float) -> None:
+        """The guest stands still from about now on: cut after ``seconds`` whatever happens."""
+        self._deadline = now + seconds
+        self._watch(now)
+
+    def disarm(self) -> None:
+        """The switchover has ended."""
+        self._deadline = None
+
+    # What follows.
+
+    def ping_due(self, now: float) -> bool:
+        """Whether a ping is to be sent now."""
+        interval = self._limits.idle_ping if self._silent_since is None else self._limits.ping
+        return now - self._pinged >= interval
+
+    def verdict(
+        self, now: float, *, oldest: Optional[float] = None, negotiating: Optional[float] = None
+    ) -> Optional[EndReason]:
+        """Why the stream must be cut now, or None.
+
+        Args:
+            now: Clock value; what has arrived by then must have been reported before.
+            oldest: When the oldest open NBD request was sent, None without one.
+            negotiating: When QEMU sent the NBD option that is not answered yet.
+        """
+        self._tick(now)
+        if self._deadline is not None and now >= self._deadline:
+            return EndReason.SWITCHOVER_DEADLINE
+        if self._suspended:
+            return None
+        if self._is_over(self._greeting_since, self._limits.greeting, now):
+            return EndReason.GREETING_MISSING
+        if self._is_over(negotiating, self._limits.answer, now):
+            return EndReason.ANSWER_MISSING
+        if self._writes_wait_since is not None and oldest is not None:
+            if self._is_over(max(oldest, self._writes_wait_since), self._limits.answer, now):
+                return EndReason.ANSWER_MISSING
+        if self._is_over(self._silent_since, self._limits.pong, now):
+            return EndReason.PONG_MISSING
+        return None
+
+    @property
+    def _held(self) -> bool:
+        """Whether the guest depends on the far end even while nothing is in flight."""
+        return self._writes_wait_since is not None or self._deadline is not None
+
+    def _is_over(self, since: Optional[float], limit: float, now: float) -> bool:
+        return since is not None and now - max(since, self._awake_since) >= limit
+
+    def _watch(self, now: float) -> None:
+        if self._silent_since is None:
+            self._silent_since = now
+
+    def _tick(self, now: float) -> None:
+        if now - self._ticked > self._limits.stopped:
+            self._awake_since = now
+        self._ticked = now
+
+    def _restart(self, now: float) -> None:
+        self._awake_since = now
