@@ -118,7 +118,7 @@ class Lab:
     # -- up ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, clusters: dict[str, int] | None = None, instance: int | None = None, *, state: Path = STATE,
+    def up(cls, clusters: dict[str, int | list[str]] | None = None, instance: int | None = None, *, state: Path = STATE,
            api: bool = True, personality: dict | None = None, guest: dict | None = None, target_root: bool = False,
            slow_mib: int = SMALL_STORAGE_MIB) -> Lab:
         """Bring an instance up; whatever goes wrong (Ctrl-C too), nothing of it stays.
@@ -311,7 +311,7 @@ def _require_root() -> None:
         raise LabError("the lab needs root: it makes namespaces, mounts and bridges")
 
 
-def _claim(clusters: dict[str, int], instance: int | None, state: Path) -> tuple[AddressPlan, int]:
+def _claim(clusters: dict[str, int | list[str]], instance: int | None, state: Path) -> tuple[AddressPlan, int]:
     """Take a free instance number for this machine, under the machine's lock; the descriptor returned holds the lock
     that tells an `up` at work from one that was killed."""
     taken, networks = _fabrics(), network.machine_networks()

@@ -57,10 +57,11 @@ class HostAddresses:
 
 @dataclass(frozen=True)
 class AddressPlan:
-    """Every name and address of one instance; clusters maps a cluster's name to its number of nodes."""
+    """Every name and address of one instance; clusters maps a cluster's name to its number of nodes (named alpha1,
+    alpha2, ...) or to the list of its nodes' names."""
 
     instance: int
-    clusters: dict[str, int]
+    clusters: dict[str, int | list[str]]
 
     MIGRATION_SEGMENT = 30
     GUEST_SEGMENT = 40
@@ -71,10 +72,15 @@ class AddressPlan:
         if not 1 <= len(self.clusters) <= 20:
             raise ValueError("1 to 20 clusters, got %d" % len(self.clusters))
         for name, count in self.clusters.items():
-            longest = "%s%d" % (name, count)
-            if not name.isalpha() or not name.islower() or len(longest) > LONGEST_HOST_NAME or count < 1:
+            nodes = self.node_names(name)
+            if not name.isalpha() or not name.islower() or not nodes or max(map(len, nodes)) > LONGEST_HOST_NAME:
                 raise ValueError("cluster %r with %r nodes: lower case letters, node names of at most %d characters"
                                  % (name, count, LONGEST_HOST_NAME))
+
+    def node_names(self, cluster: str) -> list[str]:
+        """The nodes of a cluster, in order."""
+        nodes = self.clusters[cluster]
+        return ["%s%d" % (cluster, number) for number in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
 
     @property
     def prefix(self) -> str:
@@ -107,12 +113,12 @@ class AddressPlan:
 
     def hosts(self) -> list[HostAddresses]:
         found = []
-        for cluster, count in self.clusters.items():
+        for cluster in self.clusters:
             segment = self.api_segment(cluster)
-            for number in range(1, count + 1):
+            for name in self.node_names(cluster):
                 host = FIRST_HOST + len(found)
                 found.append(HostAddresses(
-                    name="%s%d" % (cluster, number), cluster=cluster, index=len(found),
+                    name=name, cluster=cluster, index=len(found),
                     api4=self.address4(segment, host), api6=self.address6(segment, host),
                     migration4=self.address4(self.MIGRATION_SEGMENT, host),
                     migration6=self.address6(self.MIGRATION_SEGMENT, host),
