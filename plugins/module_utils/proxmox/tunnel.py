@@ -167,8 +167,6 @@ class Tunnel:
         """
         if self._channel.outstanding is None and not self._replies:
             return None
-        if self._lost:
-            raise self._lost
         reply = self._await(self._clock() + timeout)
         return None if reply is None else _body(reply, self.vmid)
 
