@@ -1,0 +1,267 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one task that moves a VM to another cluster."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration
+short_description: Moves a running VM to another cluster
+version_added: 0.1.0
+author:
+  - crosscluster contributors (@crosscluster)
+description:
+  - Says that a VM runs on the other cluster, and moves it there if it does not yet. A second run changes nothing.
+  - The task is delegated to the node on which the VM runs. A worker is started there which does the work on its own.
+    The play only watches, and a play that ends takes nothing down that it should not.
+  - The guest keeps running while it moves and pauses for a fraction of a second. At any moment at most one copy runs.
+    The source is given up only after the target was seen to be loaded, and it is stopped before the target is unlocked.
+  - The copy on the source stays behind stopped, locked and with its NICs unplugged. Deleting it is a step of its own.
+  - A move that was interrupted, by whatever cause, is taken up by running the same task again.
+  - While the task runs it prints one line of progress at least every ten seconds.
+options:
+  state:
+    description:
+      - With V(completed) the VM runs on the target when the task ends.
+      - With V(aborted) a move that is under way is ended, and the VM goes on where it is. Where nothing moves, nothing
+        is done. Once the target may have been started this is refused with the code C(TOO_LATE).
+    type: str
+    choices: [completed, aborted]
+    default: completed
+  wait:
+    description:
+      - Whether the task lasts until the move has ended.
+      - V(false) needs O(on_controller_loss=continue), because nobody would ask for the move any more.
+    type: bool
+    default: true
+  lease:
+    description:
+      - Goes on watching the move that an earlier call started, and keeps it alive. Takes the RV(lease) of that call,
+        waits a few seconds for something to happen and returns.
+      - Set by the action plugin that prints the progress. Of no use in a playbook.
+    type: str
+extends_documentation_fragment:
+  - crosscluster.migration.source
+  - crosscluster.migration.endpoint
+  - crosscluster.migration.mapping
+  - crosscluster.migration.transport
+  - crosscluster.migration.waiting
+  - crosscluster.migration.attributes
+seealso:
+  - module: crosscluster.migration.migration_info
+  - module: crosscluster.migration.tunnel
+  - module: crosscluster.migration.target_recovery
+"""
+
+EXAMPLES = r"""
+- name: VM 117 runs on cluster beta
+  crosscluster.migration.migration:
+    source:
+      vmid: 117
+    target:
+      api_host: b1.beta.example.com
+      node: b1
+      vmid: same
+      api_user: migration@pve
+      api_token_id: move
+      fingerprint: "{{ beta_fingerprint }}"
+    target_api_token_secret: "{{ beta_token_secret }}"
+    disks:
+      default: fast
+      scsi1: slow
+    nics:
+      default: vmbr0
+    limits:
+      bandwidth: 200 MiB/s
+      downtime: 300 ms
+  delegate_to: a1
+
+- name: Start the move, do not wait for its end
+  crosscluster.migration.migration:
+    source:
+      vmid: 117
+    target:
+      api_host: b1.beta.example.com
+      node: b1
+      vmid: same
+      api_user: migration@pve
+      api_token_id: move
+      fingerprint: "{{ beta_fingerprint }}"
+    target_api_token_secret: "{{ beta_token_secret }}"
+    disks:
+      default: fast
+      scsi1: slow
+    nics:
+      default: vmbr0
+    wait: false
+    on_controller_loss: continue
+  delegate_to: a1
+
+- name: Leave VM 117 where it is
+  crosscluster.migration.migration:
+    source:
+      vmid: 117
+    state: aborted
+  delegate_to: a1
+"""
+
+RETURN = r"""
+migration_id:
+  description: The 32 hexadecimal digits that name this migration on both nodes and in every journal.
+  type: str
+  returned: when there is a migration
+  sample: 5d0c6a9e3f7b41c8a2e4d96b1f08735c
+phase:
+  description:
+    - Where the migration stands. One of V(preflight), V(locked), V(reserved), V(allocated), V(listening), V(mirroring),
+      V(precopy), V(switchover), V(committing), V(committed), V(cleanup), V(completed), and on the other road
+      V(rollback), V(rolled_back), V(hold), V(lost).
+  type: str
+  returned: when there is a migration
+  sample: completed
+finished:
+  description: Whether there is nothing left to wait for.
+  type: bool
+  returned: when there is a migration
+  sample: true
+transport:
+  description: The transport that carries the bytes.
+  type: str
+  returned: once chosen
+  sample: websocket
+transports_rejected:
+  description: The transports that stood earlier in O(transports), and why each was not used.
+  type: list
+  elements: dict
+  returned: once chosen
+  sample: []
+target:
+  description: What was made on the target.
+  type: dict
+  returned: once reserved
+  contains:
+    node:
+      description: The node.
+      type: str
+      returned: always
+      sample: b1
+    vmid:
+      description: The number of the VM there.
+      type: int
+      returned: always
+      sample: 20017
+    upid:
+      description: The task that holds the tunnel on the target.
+      type: str
+      returned: always
+      sample: "UPID:b1:0001A2B3:00C4D5E6:65F00000:qmtunnel:20017:migration@pve!move:"
+    volumes:
+      description: The volumes that were allocated.
+      type: list
+      elements: str
+      returned: always
+      sample: ["fast:20017/vm-20017-disk-0.raw"]
+residue:
+  description: What is left on the target and could not be removed, see M(crosscluster.migration.target_recovery).
+  type: list
+  elements: dict
+  returned: when there is a migration
+  sample: []
+lease:
+  description: Names this run. Requests that carry it keep the migration alive.
+  type: str
+  returned: while the migration is not finished
+  sample: "5d0c6a9e3f7b41c8a2e4d96b1f08735c:9d1f"
+progress:
+  description: Figures of this moment, see M(crosscluster.migration.migration_info).
+  type: dict
+  returned: while the migration is not finished
+bytes:
+  description: Bytes that went to the target, over all streams.
+  type: int
+  returned: when finished
+  sample: 4831838208
+duration_s:
+  description: Seconds from the start to the end.
+  type: float
+  returned: when finished
+  sample: 41.7
+downtime_ms:
+  description: The pause of the guest by QEMU's own reckoning, in milliseconds.
+  type: int
+  returned: when completed
+  sample: 26
+pause_ms:
+  description: From the stop at the source to the target being seen running, in milliseconds.
+  type: int
+  returned: when completed
+  sample: 106
+proof:
+  description: What was read back before the source was given up, and when.
+  type: dict
+  returned: when completed
+diff:
+  description: With C(--diff), the configuration of the VM on the source and the one it gets on the target.
+  type: dict
+  returned: in check mode
+code:
+  description: Stable name of what went wrong, see the table of error codes.
+  type: str
+  returned: failure
+  sample: VMID_TAKEN
+side:
+  description: Where the matter lies, V(controller), V(source) or V(target).
+  type: str
+  returned: failure
+  sample: target
+object:
+  description: The VM, volume, option, socket or the like that the message is about.
+  type: str
+  returned: failure
+  sample: VM 20017
+message:
+  description: What went wrong, in one sentence.
+  type: str
+  returned: failure
+  sample: VMID 20017 belongs to another VM
+remedy:
+  description: What can be done about it, empty if nothing.
+  type: str
+  returned: failure
+  sample: choose another number
+facts:
+  description: Details for programs.
+  type: dict
+  returned: failure
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.arguments import ABORTED, migration_arguments
+from ansible_collections.crosscluster.migration.plugins.module_utils.face import (
+    FaceModule,
+    abort,
+    advance,
+    poll,
+    run,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.engines import worker_engine
+
+
+def act(engine: Any, parameters: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """The one call that the options ask for."""
+    if parameters["state"] == ABORTED:
+        return abort(engine, parameters, check_mode)
+    if parameters["lease"]:
+        return poll(engine, parameters["lease"])
+    return advance(engine, parameters, "completed", check_mode)
+
+
+def main() -> None:
+    module = FaceModule(argument_spec=migration_arguments(), supports_check_mode=True)
+    run(module, lambda parameters: act(worker_engine(), parameters, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
