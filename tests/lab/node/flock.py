@@ -17,6 +17,7 @@ __all__ = ["CONFIG_LOCK_DIRECTORY", "config_lock", "config_lock_path", "file_loc
 CONFIG_LOCK_DIRECTORY = "/var/lock/qemu-server"
 GUEST_LOCK_DIRECTORY = "/var/lock/pve-manager"
 POLL_SECONDS = 0.01
+_HELD: "set[tuple[int, str]]" = set()
 
 
 def config_lock_path(vmid: int) -> str:
@@ -28,12 +29,17 @@ def config_lock_path(vmid: int) -> str:
 def file_lock(node: Node, path: str, timeout: float = 10.0, code: int = 255) -> Iterator[None]:
     """Hold an exclusive flock on path; waits timeout seconds of the lab's clock. An interrupt while waiting is a Die."""
     real = node.path(path)
+    if (os.getpid(), str(real)) in _HELD:  # the real one counts nested use within a process as well
+        yield
+        return
     real.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         _wait(node, descriptor, path, timeout, code)
+        _HELD.add((os.getpid(), str(real)))
         yield
     finally:
+        _HELD.discard((os.getpid(), str(real)))
         os.close(descriptor)
 
 
