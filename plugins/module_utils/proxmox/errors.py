@@ -117,11 +117,12 @@ class ApiError(ProxmoxError):
         remedy: str = "",
         status: int = 0,
         errors: Optional[Mapping[str, str]] = None,
+        side: Side = Side.TARGET,
     ) -> None:
         facts: Dict[str, Any] = {"status": status} if status else {}
         if errors:
             facts["errors"] = dict(errors)
-        super().__init__(message, object=object, remedy=remedy, facts=facts)
+        super().__init__(message, side=side, object=object, remedy=remedy, facts=facts)
         self.status = status
         self.errors: Dict[str, str] = dict(errors or {})
 

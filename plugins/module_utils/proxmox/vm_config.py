@@ -248,7 +248,7 @@ class Nic:
         return self.model == "virtio"
 
     def mapped(self, bridge: str, tag: Optional[int] = None, firewall: Optional[bool] = None) -> "Nic":
-        """This NIC on another bridge; ``tag`` and ``firewall`` stay as they are when None, ``tag`` 0 removes it."""
+        """The NIC on another bridge; ``tag`` and ``firewall`` stay as they are when None, ``tag`` 0 removes it."""
         options = dict(self.options)
         if tag is not None:
             options["tag"] = str(tag)

@@ -54,7 +54,7 @@ def request(
 
 def accept_value(key: str) -> str:
     """What ``Sec-WebSocket-Accept`` must be for a key."""
-    return base64.b64encode(hashlib.sha1((key + _GUID).encode("ascii")).digest()).decode("ascii")
+    return base64.b64encode(hashlib.sha1((key + _GUID).encode("ascii"), usedforsecurity=False).digest()).decode("ascii")
 
 
 class Response:
