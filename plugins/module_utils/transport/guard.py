@@ -133,11 +133,10 @@ class Guard:
             return None
         if self._is_over(self._greeting_since, self._limits.greeting, now):
             return EndReason.GREETING_MISSING
-        if self._is_over(negotiating, self._limits.answer, now):
+        if self._is_over(negotiating, self._limits.answer, now) or self._is_over(
+            self._waits_since(oldest), self._limits.answer, now
+        ):
             return EndReason.ANSWER_MISSING
-        if self._writes_wait_since is not None and oldest is not None:
-            if self._is_over(max(oldest, self._writes_wait_since), self._limits.answer, now):
-                return EndReason.ANSWER_MISSING
         if self._is_over(self._silent_since, self._limits.pong, now):
             return EndReason.PONG_MISSING
         return None
@@ -146,6 +145,12 @@ class Guard:
     def _held(self) -> bool:
         """Whether the guest depends on the far end even while nothing is in flight."""
         return self._writes_wait_since is not None or self._deadline is not None
+
+    def _waits_since(self, oldest: Optional[float]) -> Optional[float]:
+        """Since when a guest write may be waiting for the answer to the oldest request."""
+        if self._writes_wait_since is None or oldest is None:
+            return None
+        return max(oldest, self._writes_wait_since)
 
     def _is_over(self, since: Optional[float], limit: float, now: float) -> bool:
         return since is not None and now - max(since, self._awake_since) >= limit

@@ -1,0 +1,468 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The pump: one process that carries one byte stream between a UNIX socket (or a pipe) and a websocket.
+
+Order of its life: settings from stdin, websocket opened, NBD greeting seen, listener opened, QEMU's one
+connection accepted, bytes carried, close frame and drain at the local end's EOF. It keeps one frame in
+flight: while the kernel does not take it, nothing is read from QEMU, so memory stays flat at any speed.
+
+It decides alone, without QMP and without the worker, when to cut (guard.py): the cut is a ``close()`` of
+QEMU's socket. The end of its stdin or of its parent is a cut too: QEMU must never wait for a worker that is
+gone. An edge file, and the hot path of the product: few imports, few objects per frame (tunnel-performance 4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Union
+
+from ..errors import CrossclusterError
+from ..proxmox.endpoint import Endpoint
+from ..qemu.errors import NbdInvalid
+from ..qemu.nbd import Ledger, check_greeting
+from ..websocket import frames
+from ..websocket.errors import WebsocketError
+from .guard import Guard
+from .interface import EndReason, EventName, Kind, PumpEnd, PumpSettings
+from .local_end import InputEnd, Listener, SocketEnd
+from .pacing import Meter, TokenBucket
+from .pump_channel import PumpChannel
+from .remote_end import DEFAULT_PAYLOAD, WebsocketEnd
+
+__all__ = ["Pump", "main"]
+
+TICK = 0.1  # seconds between looks at guard, commands' effects and statistics
+STATS_INTERVAL = 0.5  # seconds
+BURST_FRAMES = 8  # full frames before the other direction is looked at
+# Bytes from which a read that did not fill the frame is tried again: half-empty frames cost records.
+COALESCE_FROM = 4096
+LENGTH_HEADER = 8  # bytes; mtunnel-protocol 7.3: little-endian length in front of a sized stream
+
+Local = Union[SocketEnd, InputEnd]
+
+
+class Pump:
+    """Carries one stream; :meth:`run` returns how it ended.
+
+    Args:
+        settings: What to carry.
+        secret: The token's secret.
+        channel: Commands in, events out.
+        clock: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self, settings: PumpSettings, secret: str, channel: PumpChannel, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._secret = secret
+        self._channel = channel
+        self._clock = clock
+        self._poll = select.poll()
+        self._masks: Dict[int, int] = {}
+        self._end: Optional[PumpEnd] = None
+        self._listener: Optional[Listener] = None
+        self._local: Optional[Local] = None
+        self._early: List[bytes] = []  # what the server sent before QEMU connected
+        self._draining_until: Optional[float] = None
+        self._throttled = False
+        self._stalled = False
+        self._more = False  # the TLS object may hold bytes that poll() does not see
+        self._ledger = Ledger() if settings.kind is Kind.NBD else None
+        self.sent = 0
+        self.received = 0
+        self._ponged = 0
+        self._ping_marks: Dict[bytes, int] = {}
+        self._sent_before = 0
+        self._head = b""
+
+    def run(self) -> PumpEnd:
+        """Open, carry, close."""
+        now = self._clock()
+        self._bucket = TokenBucket(self._settings.rate, now)
+        self._meter = Meter(now)
+        try:
+            self._remote = WebsocketEnd.open(
+                Endpoint(**self._settings.endpoint),
+                self._secret,
+                self._settings.path,
+                timeout=self._settings.open_timeout,
+                payload=self._settings.payload or DEFAULT_PAYLOAD,
+                clock=self._clock,
+            )
+        except CrossclusterError as error:
+            return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}")
+        now = self._clock()
+        self._guard = Guard(awaits_greeting=self._ledger is not None, now=now)
+        self._due = self._stats_due = now
+        try:
+            if self._ledger is None:
+                self._open_local()
+            self._loop()
+        finally:
+            self._close()
+        return self._end or PumpEnd(EndReason.DIED, False)
+
+    # The loop.
+
+    def _loop(self) -> None:
+        self._more = True
+        while self._end is None:
+            self._register()
+            ready = self._poll.poll(self._timeout())
+            now = self._clock()
+            try:
+                for descriptor, _events in ready:
+                    self._serve(descriptor, now)
+                if self._more:
+                    self._pull(now)
+                if self._throttled:
+                    self._throttled = self._bucket.wait(now) > 0
+                if now >= self._due:
+                    self._tick(now)
+            except WebsocketError as error:
+                self._finish(EndReason.SERVER_LOST, False, f"{error.code}: {error.message}")
+            except NbdInvalid as error:
+                self._finish(EndReason.NBD_INVALID, False, error.message)
+
+    def _timeout(self) -> float:
+        """Milliseconds for poll()."""
+        if self._more:
+            return 0
+        now = self._clock()
+        left = self._due - now
+        if self._throttled:
+            left = min(left, self._bucket.wait(now))
+        return max(0.0, left * 1000)  # poll() rounds up to whole milliseconds
+
+    def _register(self) -> None:
+        """Poll for what can be worked on now; the kernel is only told of changes.
+
+        What has no interest now is left out altogether: poll() would report its hang-up again and again.
+        """
+        remote, local = self._remote, self._local
+        wanted = {self._channel.fileno(): select.POLLIN}
+        mask = (0 if self._stalled else select.POLLIN) | (select.POLLOUT if remote.pending else 0)
+        if mask:
+            wanted[remote.fileno()] = mask
+        if local is not None:
+            mask = (select.POLLIN if self._may_read() else 0) | (select.POLLOUT if local.pending else 0)
+            if mask:
+                wanted[local.fileno()] = mask
+        elif self._listener is not None:
+            wanted[self._listener.fileno()] = select.POLLIN
+        if wanted != self._masks:
+            for descriptor in self._masks.keys() - wanted.keys():
+                self._poll.unregister(descriptor)
+            for descriptor, mask in wanted.items():
+                self._poll.register(descriptor, mask)
+            self._masks = wanted
+
+    def _may_read(self) -> bool:
+        """Whether another frame of QEMU may be taken: one frame in flight, and the rate allows it."""
+        return not self._remote.pending and not self._throttled and self._draining_until is None
+
+    def _serve(self, descriptor: int, now: float) -> None:
+        if self._local is not None and descriptor == self._local.fileno():
+            self._serve_local(now)
+        elif descriptor == self._remote.fileno():
+            if self._remote.pending:
+                self._remote.flush()
+            if not self._stalled:
+                self._pull(now)
+        elif descriptor == self._channel.fileno():
+            self._commands(now)
+        elif self._listener is not None and descriptor == self._listener.fileno():
+            self._accept(now)
+
+    # From QEMU to the server.
+
+    def _serve_local(self, now: float) -> None:
+        local = self._local
+        try:
+            if local is not None and local.pending and local.flush():
+                self._unstall(now)
+            if self._may_read():
+                self._push(now)
+        except OSError as error:
+            self._finish(EndReason.LOCAL_FAILED, False, error.strerror or "")
+
+    def _push(self, now: float) -> None:
+        """Carry frames to the server until QEMU has no full one, the kernel takes no more, or the rate is used."""
+        local, remote = self._local, self._remote
+        if local is None:
+            return
+        room = remote.room
+        full = len(room)
+        for _frame in range(BURST_FRAMES):
+            length = local.recv_into(room)
+            if length is None:
+                return
+            if length == 0:
+                self._local_eof(now)
+                return
+            if COALESCE_FROM <= length < full:
+                length += local.recv_into(room[length:]) or 0
+            if not self._account(room[:length], now):
+                return
+            taken = remote.send_room(length)
+            self.sent += length
+            if self._bucket.rate is not None:
+                self._bucket.take(length, now)
+                self._throttled = self._bucket.wait(now) > 0
+                if self._throttled:
+                    return
+            if not taken or length < full:
+                return
+
+    def _account(self, data: memoryview, now: float) -> bool:
+        """Look at what QEMU or the exporter sends; False when it must not be sent."""
+        if self._ledger is not None:
+            self._ledger.client(data, now)
+            self._meter.update(self._ledger.acknowledged, self._ledger.in_flight, now)
+        elif self._settings.kind is Kind.IMPORT and self._settings.sized:
+            if len(self._head) < LENGTH_HEADER:
+                self._head += bytes(data[: LENGTH_HEADER - len(self._head)])
+            if self.sent + len(data) > self.announced:
+                self._finish(EndReason.LENGTH_DIFFERS, False, f"more than the announced {self.announced} bytes")
+                return False
+        return True
+
+    @property
+    def announced(self) -> int:
+        """Bytes of a sized import, its header included."""
+        if len(self._head) < LENGTH_HEADER:
+            return LENGTH_HEADER
+        return LENGTH_HEADER + int.from_bytes(self._head, "little")
+
+    def _local_eof(self, now: float) -> None:
+        """QEMU or the exporter has finished: say so by a close frame and wait for the server's end."""
+        if self._local is not None:
+            self._local.close()
+            self._local = None
+        self._stalled = False
+        self._more = True
+        self._remote.send_close()
+        self._draining_until = now + self._settings.drain_timeout
+
+    # From the server to QEMU.
+
+    def _pull(self, now: float) -> None:
+        """Take what the server sent until there is nothing, or until QEMU does not take it."""
+        while self._end is None:
+            if self._local is not None and self._local.pending:
+                self._stalled, self._more = True, True
+                self._guard.suspend()
+                break
+            events = self._remote.receive()
+            if events is None:
+                self._server_eof()
+                break
+            if not events:
+                self._more = False
+                break
+            for event in events:
+                self._event(event, now)
+        if self._stalled:
+            self._more = False
+
+    def _unstall(self, now: float) -> None:
+        self._stalled = False
+        self._more = True
+        self._guard.resume(now)
+
+    def _event(self, event: frames.Event, now: float) -> None:
+        if isinstance(event, frames.Data):
+            self._deliver(event.payload, now)
+        elif isinstance(event, frames.Pong):
+            self._guard.pong(event.payload, now)
+            self._ponged = max(self._ponged, self._ping_marks.pop(event.payload, 0))
+        elif isinstance(event, frames.Close):
+            self._server_eof()
+
+    def _deliver(self, data: bytes, now: float) -> None:
+        self.received += len(data)
+        if self._ledger is not None:
+            self._ledger.server(data, now)
+            self._meter.update(self._ledger.acknowledged, self._ledger.in_flight, now)
+        if self._draining_until is not None:
+            return
+        if self._local is None:
+            self._keep(data)
+            return
+        try:
+            self._local.send(data)
+        except OSError as error:
+            self._finish(EndReason.LOCAL_FAILED, False, error.strerror or "")
+
+    def _keep(self, data: bytes) -> None:
+        """Before QEMU has connected only an NBD server has something to say: its greeting."""
+        self._early.append(data)
+        early = b"".join(self._early)
+        if self._ledger is None or len(early) > frames.MAX_PAYLOAD:
+            self._finish(EndReason.SERVER_LOST, False, "the target spoke before it was asked")
+        elif self._listener is None and check_greeting(early):
+            self._guard.greeted()
+            self._open_local()
+
+    def _server_eof(self) -> None:
+        if self._draining_until is not None:
+            self._finish(*self._verdict_at_eof())
+            return
+        # What the server sent before belongs to QEMU: on the RAM stream the last words of the return path
+        # decide whether the source succeeds (direct-transports 4.5).
+        if self._local is not None and self._local.pending:
+            with contextlib.suppress(OSError):
+                self._local.flush()
+        undelivered = self._local.pending if self._local is not None else 0
+        complete = not undelivered and not self._remote.pending and self._in_flight == 0
+        clean = complete and self._settings.kind is Kind.RAM and self.sent > 0
+        self._finish(EndReason.SERVER_CLOSED, clean)
+
+    def _verdict_at_eof(self) -> Any:
+        if self._settings.kind is Kind.IMPORT and self._settings.sized and self.sent != self.announced:
+            return EndReason.LENGTH_DIFFERS, False, f"{self.sent} bytes of the announced {self.announced}"
+        if self._ledger is not None and self._ledger.in_flight:
+            return EndReason.LOCAL_EOF, False, "written bytes without an answer"
+        return EndReason.LOCAL_EOF, True, ""
+
+    # Opening and closing.
+
+    def _open_local(self) -> None:
+        settings = self._settings
+        try:
+            if settings.listen is not None:
+                self._listener = Listener(settings.listen)
+            elif settings.input_fd is not None:
+                self._local = InputEnd(settings.input_fd)
+        except OSError as error:
+            self._finish(EndReason.LOCAL_FAILED, False, f"{settings.listen}: {error.strerror}")
+            return
+        self._channel.tell(EventName.LISTENING, {"pid": os.getpid()})
+
+    def _accept(self, now: float) -> None:
+        if self._listener is None:
+            return
+        connection = self._listener.accept()
+        if connection is None:
+            return
+        self._listener, self._local = None, connection
+        self._channel.tell(EventName.ATTACHED, {})
+        early, self._early = self._early, []
+        try:
+            for data in early:
+                connection.send(data)
+        except OSError as error:
+            self._finish(EndReason.LOCAL_FAILED, False, error.strerror or "")
+
+    def _finish(self, reason: EndReason, clean: bool, detail: str = "") -> None:
+        if self._end is None:
+            self._end = PumpEnd(reason, clean, detail)
+
+    def _close(self) -> None:
+        """QEMU first: that is what frees the guest."""
+        if self._local is not None:
+            self._local.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._end is not None and self._end.reason in (EndReason.LOCAL_EOF, EndReason.SERVER_CLOSED):
+            self._remote.close()
+        else:
+            self._remote.abort()
+
+    # Time and the worker.
+
+    def _tick(self, now: float) -> None:
+        self._due = now + TICK
+        if self._draining_until is None:
+            self._watch(now)
+        elif now >= self._draining_until:
+            self._finish(EndReason.DRAIN_TIMEOUT, False)
+        if self._channel.is_orphaned():
+            self._finish(EndReason.PARENT_GONE, False)
+        if now >= self._stats_due:
+            self._stats_due = now + STATS_INTERVAL
+            self._channel.tell_stats(self.stats(now))
+
+    def _watch(self, now: float) -> None:
+        """Ping when it is time, and ask the guard whether QEMU must be freed."""
+        guard, ledger = self._guard, self._ledger
+        if self.sent != self._sent_before:
+            self._sent_before = self.sent
+            guard.sent(now)
+        if guard.ping_due(now):
+            self._ping(now)
+        oldest = None if ledger is None or ledger.oldest is None else ledger.oldest.since
+        negotiating = None if ledger is None else ledger.negotiating_since
+        reason = guard.verdict(now, oldest=oldest, negotiating=negotiating)
+        if reason is not None:
+            self._finish(reason, False)
+
+    def _ping(self, now: float) -> None:
+        payload = self._guard.ping_sent(now)
+        self._ping_marks[payload] = self.sent
+        self._remote.send_ping(payload)
+
+    @property
+    def _acknowledged(self) -> int:
+        """Bytes that are known to have arrived: in QEMU for NBD, in the proxy for the others."""
+        return self._ledger.acknowledged if self._ledger is not None else self._ponged
+
+    @property
+    def _in_flight(self) -> int:
+        return self._ledger.in_flight if self._ledger is not None else self.sent - self._ponged
+
+    def stats(self, now: float) -> Dict[str, Any]:
+        """The figures of the event ``stats``; bytes, bytes/s, seconds."""
+        pong_at, measure = self._guard.pong_at, self._meter.measure
+        return {
+            "sent": self.sent,
+            "received": self.received,
+            "acknowledged": self._acknowledged,
+            "in_flight": self._in_flight,
+            "acknowledged_rate": measure.rate,
+            "busy_s": round(measure.busy_s, 3),
+            "pong_age_s": None if pong_at is None else round(now - pong_at, 3),
+        }
+
+    def _commands(self, now: float) -> None:
+        for command in self._channel.commands():
+            self._obey(str(command.get("command")), command.get("value"), now)
+        if self._channel.is_orphaned():
+            self._finish(EndReason.PARENT_GONE, False)
+
+    def _obey(self, name: str, value: Any, now: float) -> None:
+        if name == "cut":
+            self._finish(EndReason.CUT, False)
+        elif name == "rate":
+            self._bucket.set_rate(None if value is None else int(value), now)
+        elif name == "write_blocking":
+            self._guard.set_write_blocking(now)
+        elif name == "arm":
+            self._guard.arm(now, float(value))
+        elif name == "disarm":
+            self._guard.disarm()
+
+
+def main(stdin: int = 0, stdout: int = 1) -> int:
+    """The process: first line of stdin are the settings, then commands; events on stdout."""
+    channel = PumpChannel(stdin, stdout)
+    try:
+        settings, secret = PumpSettings.parse(channel.first_line())
+        pump = Pump(settings, secret, channel)
+        end = pump.run()
+        figures = {"sent": pump.sent, "received": pump.received, "announced": pump.announced}
+    except CrossclusterError as error:
+        end, figures = PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}"), {}
+    channel.tell(EventName.ENDED, {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, **figures})
+    channel.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
