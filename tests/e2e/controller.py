@@ -60,7 +60,9 @@ class Run:
     @property
     def codes(self) -> set[str]:
         """Every error code that any failed task gave; codes inside a list of refusals too."""
-        return {code for event in self.events if event["event"] in ("failed", "ignored") for code in _codes(event["result"])}
+        return {
+            code for event in self.events if event["event"] in ("failed", "ignored") for code in _codes(event["result"])
+        }
 
     def expect(self, status: int = 0) -> Run:
         """This run, if it ended with that status."""
@@ -179,7 +181,12 @@ class Controller:
         return Play(process, output, record)
 
     def run(
-        self, playbook: str, *arguments: str, extra: dict[str, Any] | None = None, timeout: float = PLAY_TIMEOUT, **environment: str
+        self,
+        playbook: str,
+        *arguments: str,
+        extra: dict[str, Any] | None = None,
+        timeout: float = PLAY_TIMEOUT,
+        **environment: str,
     ) -> Run:
         """Run a playbook to its end."""
         return self.start(playbook, *arguments, extra=extra, **environment).wait(timeout)

@@ -33,7 +33,11 @@ class CallbackModule(CallbackBase):
     def _result(self, event: str, result: Any) -> None:
         task = result._task
         self._write(
-            event=event, host=result._host.get_name(), task=task.get_name(), action=task.action, result=dict(result._result)
+            event=event,
+            host=result._host.get_name(),
+            task=task.get_name(),
+            action=task.action,
+            result=dict(result._result),
         )
 
     def v2_runner_on_ok(self, result):

@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The crash cases: what strikes, when, and the end states that the safety reference allows for it.
+
+A case names a *moment* (a record of the journal, or a phase) and a *blow*. Verdicts are those of safety 6.1:
+
+* ``S``  source running and unlocked, without traces of the move in its QEMU
+* ``T``  target running, source QEMU gone, source config locked and kept
+* ``H``  hold: neither runs, nothing deleted
+* ``L``  the source process was lost by the blow itself; its disks count
+* ``LT`` the target was lost after the commit; the source copy is kept and never resumed by itself
+* ``R``  refused before any write
+
+Knows nothing of how a blow is dealt (``blows``) or how the end is judged (``judge``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Iterator
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A record in the journal of the move: its kind, or the phase it enters. ``delay`` counts from the record, seconds."""
+
+    kind: str = ""
+    phase: str = ""
+    delay: float = 0.0
+
+    def matches(self, record: dict[str, Any]) -> bool:
+        if self.phase:
+            return record.get("phase") == self.phase
+        return str(record.get("kind", "")).lower() == self.kind.lower()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One crash. ``rooted`` and ``token`` are the verdicts allowed after the blow with and without ``target_root``.
+
+    ``blow`` names a function of ``blows``; ``values`` are its arguments. ``before`` says that it is set up before the
+    play starts (a fault of the lab that waits for its command). ``second`` is the verdict after the play was run again.
+    """
+
+    name: str
+    blow: str
+    rooted: str
+    token: str
+    moment: Moment | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    second: str = "T"
+    quick: bool = False
+
+    def expected(self, target_root: bool) -> str:
+        return self.rooted if target_root else self.token
+
+
+def at(kind: str, delay: float = 0.0) -> Moment:
+    return Moment(kind=kind, delay=delay)
+
+
+def entering(phase: str, delay: float = 0.0) -> Moment:
+    return Moment(phase=phase, delay=delay)
+
+
+# Every record that a good move writes, in its order, with the verdicts after the worker died just behind it.
+# In COMMIT_INTENT the dead worker may or may not have sent `resume`: both ends are right, a mixture is not.
+JOURNAL_POINTS = (
+    ("opened", at("opened"), "S", "S"),
+    ("running", at("running"), "S", "S"),
+    ("locking", at("locking"), "S", "S"),
+    ("lock-taken", at("lock_taken"), "S", "S"),
+    ("locked", entering("locked"), "S", "S"),
+    ("reserving", at("reserving"), "S", "S"),
+    ("tunnel", at("tunnel"), "S", "S"),
+    ("reserved", entering("reserved"), "S", "S"),
+    ("allocating", at("allocating"), "S", "S"),
+    ("volume", at("volume"), "S", "S"),
+    ("allocated", entering("allocated"), "S", "S"),
+    ("config-sent", at("config_sent"), "S", "S"),
+    ("starting", at("starting"), "S", "S"),
+    ("listening", entering("listening"), "S", "S"),
+    ("mirror", at("mirror"), "S", "S"),
+    ("mirroring", entering("mirroring"), "S", "S"),
+    ("precopy", entering("precopy"), "S", "S"),
+    ("switchover", entering("switchover"), "S", "S"),
+    ("commit-intent", at("COMMIT_INTENT"), "S/T", "S/T/H"),
+    ("committed", at("COMMITTED"), "T", "T"),
+    ("neutralising", at("neutralising"), "T", "T"),
+    ("source-fenced", at("SOURCE_FENCED"), "T", "T"),
+)
+QUICK_POINTS = {"precopy", "switchover", "commit-intent", "committed"}
+
+# The control channel is cut behind each command of the order; what Proxmox then keeps: mtunnel-protocol 8.1.
+CUT_COMMANDS = ("version", "disk", "config", "start", "nbdstop")
+# A controller that is gone must be noticed soon enough for a test.
+SHORT_LEASE = {"migrate_vm_controller_timeout": "8 s"}
+# The move waits long enough in each phase for a blow to strike there.
+SLOW = {"migrate_vm_limits": {"bandwidth": "6 MiB/s"}}
+
+
+def worker_kills() -> Iterator[Case]:
+    for name, moment, rooted, token in JOURNAL_POINTS:
+        yield Case(f"worker-killed-at-{name}", "kill_worker", rooted, token, moment, quick=name in QUICK_POINTS)
+
+
+def worker_stops() -> Iterator[Case]:
+    yield Case(
+        "worker-stopped-in-precopy-and-woken", "stop_worker", "S/T", "S/T", entering("precopy"), {"seconds": 12.0}
+    )
+    yield Case(
+        "worker-stopped-beyond-intent-deadline-and-woken",
+        "stop_worker",
+        "S/T",
+        "S/T/H",
+        at("COMMIT_INTENT"),
+        {"seconds": 30.0},
+    )
+
+
+def controller_losses() -> Iterator[Case]:
+    early, late = entering("mirroring"), entering("committing")
+    for name, blow in (
+        ("killed", "kill_controller"),
+        ("interrupted", "interrupt_controller"),
+        ("ended", "terminate_controller"),
+    ):
+        yield Case(
+            f"controller-{name}-before-switchover",
+            blow,
+            "S",
+            "S",
+            early,
+            settings=SHORT_LEASE | SLOW,
+            quick=name == "killed",
+        )
+        yield Case(f"controller-{name}-after-switchover", blow, "T", "T", late, settings=SHORT_LEASE)
+    yield Case("runner-cancelled-before-switchover", "cancel_runner", "S", "S", early, settings=SHORT_LEASE | SLOW)
+    yield Case("runner-cancelled-after-switchover", "cancel_runner", "T", "T", late, settings=SHORT_LEASE)
+
+
+def channel_losses() -> Iterator[Case]:
+    for command in CUT_COMMANDS:
+        yield Case(
+            f"control-cut-after-{command}", "lab_fault", "S", "S",
+            values={"fault": "control_cut", "command": command, "when": "after", "count": 1}, quick=command == "start",
+        )  # fmt: skip
+    yield Case("control-cut-in-mirroring", "cut_control", "S", "S", entering("mirroring"), settings=SLOW)
+    yield Case("control-cut-in-precopy", "cut_control", "S", "S", entering("precopy"), settings=SLOW)
+    yield Case("control-cut-in-switchover", "cut_control", "S/T", "S/T/H", entering("switchover"))
+    yield Case("control-cut-at-intent", "cut_control", "S/T", "S/T/H", at("COMMIT_INTENT"))
+    yield Case("control-cut-in-cleanup", "cut_control", "T", "T", entering("cleanup"))
+    cut = {"fault": "control_cut", "command": "resume", "count": 1}
+    yield Case("resume-cut-before-it-arrives", "lab_fault", "S/T", "S/H", values={**cut, "when": "before"})
+    yield Case("resume-sent-and-connection-cut", "lab_fault", "T", "T/H", values={**cut, "when": "after"}, quick=True)
+    yield Case(
+        "unlock-cut",
+        "lab_fault",
+        "T",
+        "T",
+        values={"fault": "control_cut", "command": "unlock", "when": "after", "count": 1},
+    )
+    yield Case(
+        "last-acknowledgement-lost", "silence_ram", "S", "S", entering("switchover"), quick=True,
+    )  # fmt: skip
+
+
+def api_losses() -> Iterator[Case]:
+    yield Case(
+        "tunnel-post-without-answer", "lab_fault", "S", "S", values={"fault": "http_no_answer", "count": 1}, quick=True
+    )
+
+
+def process_losses() -> Iterator[Case]:
+    for phase in ("mirroring", "precopy"):
+        yield Case(f"source-qemu-killed-in-{phase}", "kill_source_qemu", "L", "L", entering(phase), settings=SLOW)
+        yield Case(
+            f"target-qemu-killed-in-{phase}",
+            "kill_target_qemu",
+            "S",
+            "S",
+            entering(phase),
+            settings=SLOW,
+            quick=phase == "precopy",
+        )
+    yield Case("source-qemu-killed-in-cleanup", "kill_source_qemu", "T", "T", entering("committed"))
+    yield Case("target-qemu-killed-before-resume", "lab_fault", "S", "S/H",
+               values={"fault": "kill_qemu", "command": "resume", "when": "before", "count": 1})  # fmt: skip
+    yield Case("target-qemu-killed-after-resume", "lab_fault", "S/LT", "S/LT/H",
+               values={"fault": "kill_qemu", "command": "resume", "when": "after", "count": 1}, second="S/LT")  # fmt: skip
+
+
+def full_disks() -> Iterator[Case]:
+    small = {"migrate_vm_disks": {"default": "slow"}}
+    yield Case("target-disk-full", "fill_target", "S", "S", entering("allocated"), settings=small, quick=True)
+    yield Case("journal-disk-full-before-reserving", "fill_journal", "S", "S", at("lock_taken"))
+    yield Case("journal-disk-full-in-precopy", "fill_journal", "S", "S", entering("precopy"), settings=SLOW)
+
+
+def changes_meanwhile() -> Iterator[Case]:
+    yield Case("ha-resource-added-in-precopy", "add_ha", "S", "S", entering("precopy"), settings=SLOW, quick=True)
+    yield Case("ha-resource-added-after-lock", "add_ha", "S", "S", at("lock_taken"))
+
+
+def refusals() -> Iterator[Case]:
+    yield Case("wrong-token", "nothing", "R", "R", settings={"_token": "00000000-0000-0000-0000-000000000000"})
+    yield Case("vmid-taken", "take_vmid", "R", "R", settings={"_vmid": "same"})
+    yield Case("unknown-storage", "nothing", "R", "R", settings={"migrate_vm_disks": {"default": "nowhere"}})
+    yield Case("missing-bridge", "nothing", "R", "R", settings={"migrate_vm_nics": {"default": "vmbr99"}})
+
+
+def cases() -> list[Case]:
+    """All cases, in the order in which they are run."""
+    makers = (refusals, worker_kills, worker_stops, controller_losses, channel_losses, api_losses, process_losses, full_disks,
+              changes_meanwhile)  # fmt: skip
+    return [case for maker in makers for case in maker()]
+
+
+def quick_cases() -> list[tuple[Case, bool]]:
+    """At most twelve for `make test`, with and without root on the target in turn."""
+    quick = [case for case in cases() if case.quick][:12]
+    return [(case, number % 2 == 0) for number, case in enumerate(quick)]
