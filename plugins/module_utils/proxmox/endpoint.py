@@ -99,7 +99,9 @@ class Endpoint:
             context.load_verify_locations(cafile=path)
         except (OSError, ssl.SSLError) as error:
             raise EndpointInvalid(
-                f"the CA file {path} cannot be used: {error}", object="ca_path", remedy="Give a file of PEM certificates."
+                f"the CA file {path} cannot be used: {error}",
+                object="ca_path",
+                remedy="Give a file of PEM certificates.",
             ) from error
 
     def check_certificate(self, der: bytes) -> None:

@@ -43,13 +43,16 @@ Run = Callable[[Sequence[str], float], Completed]
 
 def run_command(argv: Sequence[str], timeout: float) -> Completed:
     """Run a command of the node without a shell or a terminal, at most ``timeout`` seconds."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/root")}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "HOME": os.environ.get("HOME", "/root"),
+    }
     try:
         done = subprocess.run(
             list(argv),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             env=environment,
             check=False,
@@ -71,9 +74,7 @@ class NodeCli:
         side: Which side of the migration this node is.
     """
 
-    def __init__(
-        self, run: Run = run_command, files: Optional[NodeFiles] = None, side: Side = Side.SOURCE
-    ) -> None:
+    def __init__(self, run: Run = run_command, files: Optional[NodeFiles] = None, side: Side = Side.SOURCE) -> None:
         self._run = run
         self._files = files or NodeFiles(side=side)
         self._side = side

@@ -214,9 +214,7 @@ class TargetApi:
         """Lines of a task's log, oldest first; at most 5000."""
         lines: List[str] = []
         while len(lines) < _LOG_LIMIT:
-            page = self._session.get(
-                "nodes", self._node, "tasks", upid, "log", start=len(lines), limit=_LOG_PAGE
-            )
+            page = self._session.get("nodes", self._node, "tasks", upid, "log", start=len(lines), limit=_LOG_PAGE)
             texts = [_log_line(entry) for entry in _list(page, "task log")]
             # An empty log is one line "no content".
             lines += texts
@@ -259,6 +257,26 @@ class TargetApi:
             )
             for entry in raw
         ]
+
+    def bridge_names(self) -> List[str]:
+        """Names of the bridges of the node."""
+        return [bridge.name for bridge in self.bridges()]
+
+    def volumes_of(self, storage: str, vmid: int) -> List[str]:
+        """Volume ids on a storage that belong to a VMID, sorted."""
+        raw = self._session.get("nodes", self._node, "storage", storage, "content", vmid=vmid)
+        entries = [_object(entry, "storage content") for entry in _list(raw, "storage content")]
+        return sorted(_string(entry, "volid", "storage content") for entry in entries)
+
+    def own_tunnel_task(self, vmid: int) -> Optional[str]:
+        """UPID of the running tunnel task of a VMID that this token may see; None without one."""
+        raw = self._session.get("nodes", self._node, "tasks", vmid=vmid, typefilter="qmtunnel", source="active")
+        for entry in _list(raw, "task list"):
+            upid = _string(_object(entry, "task list"), "upid", "task list")
+            found = _UPID.fullmatch(upid)
+            if found and found.group(1) == str(vmid) and not entry.get("endtime"):
+                return upid
+        return None
 
     def version(self) -> str:
         """Version of the target's pve-manager."""

@@ -58,9 +58,7 @@ def open_websocket(
         raise
 
 
-def _upgraded(
-    stream: TlsStream, response: handshake.Response, deadline: float, clock: Callable[[], float]
-) -> bytes:
+def _upgraded(stream: TlsStream, response: handshake.Response, deadline: float, clock: Callable[[], float]) -> bytes:
     while True:
         flushed = stream.flush()
         data = stream.read()
@@ -71,9 +69,7 @@ def _upgraded(
         elif data == b"":
             response.eof()
         elif not _wait(stream, flushed, deadline - clock()):
-            raise ConnectTimeout(
-                f"{stream.name} did not answer the upgrade to a websocket in time", object=stream.name
-            )
+            raise ConnectTimeout(f"{stream.name} did not answer the upgrade to a websocket in time", object=stream.name)
 
 
 def _wait(stream: TlsStream, flushed: bool, left: float) -> bool:
@@ -347,4 +343,3 @@ def _body(reply: Reply, vmid: int) -> Dict[str, Any]:
     if not reply.success:
         raise CommandRefused(reply.command.name.value, reply.text, object=f"VM {vmid}")
     return dict(reply.body)
-
