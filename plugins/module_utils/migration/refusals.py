@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import Side
 from ..proxmox.errors import ConfigInvalid
@@ -74,26 +74,26 @@ class SourceFacts:
     storage_types: Mapping[str, str] = field(default_factory=dict)
 
 
+def _words(text: str) -> FrozenSet[str]:
+    return frozenset(text.split())
+
+
 # Keys whose value changes nothing about whether a VM can move.
-_FREE_KEYS = frozenset(
-    """acpi agent allow-ksm balloon bios boot bootdisk cipassword citype ciupgrade ciuser cores cpulimit cpuunits
+_FREE_KEYS = _words("""
+    acpi agent allow-ksm balloon bios boot bootdisk cipassword citype ciupgrade ciuser cores cpulimit cpuunits
     description efidisk hotplug ide ipconfig keyboard kvm localtime lock machine memory meta migrate_downtime
     migrate_speed name nameserver net numa onboot ostype reboot sata scsi scsihw searchdomain shares smbios1 smp sockets
-    sshkeys startdate startup tablet tags tdf tpmstate unused vcpus virtio vmgenid watchdog""".split()
-)
+    sshkeys startdate startup tablet tags tdf tpmstate unused vcpus virtio vmgenid watchdog""")
 # mtunnel-protocol 5.4: no token may set these, not even one of root.
-_ROOT_KEYS = frozenset(
-    "affinity amd-sev arch args hookscript hugepages intel-tdx ivshmem keephugepages parallel".split()
-)
+_ROOT_KEYS = _words("affinity amd-sev arch args hookscript hugepages intel-tdx ivshmem keephugepages parallel")
 _DEVICE_KEYS = frozenset(("hostpci", "usb", "virtiofs"))
-_DRIVE_OPTIONS = frozenset(
-    """aio backup bps bps_max_length bps_rd bps_rd_max_length bps_wr bps_wr_max_length cache detect_zeroes discard
+_DRIVE_OPTIONS = _words("""
+    aio backup bps bps_max_length bps_rd bps_rd_max_length bps_wr bps_wr_max_length cache detect_zeroes discard
     efitype format iops iops_max iops_max_length iops_rd iops_rd_max iops_rd_max_length iops_wr iops_wr_max
     iops_wr_max_length iothread mbps mbps_max mbps_rd mbps_rd_max mbps_wr mbps_wr_max media ms-cert pre-enrolled-keys
-    product queues replicate rerror serial size ssd vendor version werror wwn""".split()
-)
-_NIC_OPTIONS = frozenset("firewall link_down mtu queues rate tag trunks".split())
-_VGA_TYPES = frozenset("cirrus none serial0 serial1 serial2 serial3 std virtio vmware".split())
+    product queues replicate rerror serial size ssd vendor version werror wwn""")
+_NIC_OPTIONS = _words("firewall link_down mtu queues rate tag trunks")
+_VGA_TYPES = _words("cirrus none serial0 serial1 serial2 serial3 std virtio vmware")
 _ASCII_FREE = ("description",)
 
 

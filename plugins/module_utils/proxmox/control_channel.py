@@ -130,9 +130,10 @@ class ControlChannel:
 def _refusal(text: Any, redact: Tuple[str, ...]) -> str:
     if not isinstance(text, str):
         return "no reason given"
+    shown: str = text
     for secret in redact:
-        text = text.replace(secret, "********")
-    return text[:_MAX_TEXT].strip()
+        shown = shown.replace(secret, "********")
+    return shown[:_MAX_TEXT].strip()
 
 
 def parse_line(line: bytes) -> Dict[str, Any]:

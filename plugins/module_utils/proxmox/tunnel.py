@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import select
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from ..errors import CrossclusterError
 from ..websocket import frames, handshake
@@ -27,12 +27,13 @@ __all__ = ["Tunnel", "open_websocket"]
 
 # mtunnel-protocol 3.5: nothing times out at the server, but firewalls on the way forget idle connections.
 PING_INTERVAL = 30.0
+_Typed = TypeVar("_Typed")
 _VMID = re.compile(r"/qemu/([0-9]+)/mtunnelwebsocket\?", re.ASCII)
 
 
 def open_websocket(
     endpoint: Endpoint, secret: str, path: str, deadline: float, clock: Callable[[], float]
-) -> "tuple[TlsStream, bytes]":
+) -> Tuple[TlsStream, bytes]:
     """A websocket to ``path`` and the first bytes that came after the 101.
 
     A dead socket behind the path never answers (mtunnel-protocol 3.3): the deadline (on ``clock``, seconds) is all
@@ -266,7 +267,9 @@ class Tunnel:
         """End the tunnel; ``stop`` first when ``cleanup``."""
         self._plain(commands.quit_tunnel(cleanup))
 
-    def _typed(self, parse: Callable[[Dict[str, Any]], Any], command: Command, timeout: Optional[float] = None) -> Any:
+    def _typed(
+        self, parse: Callable[[Dict[str, Any]], _Typed], command: Command, timeout: Optional[float] = None
+    ) -> _Typed:
         # A malformed body does not break the pairing of commands and replies: stop and quit may follow.
         return parse(self.call(command, timeout))
 

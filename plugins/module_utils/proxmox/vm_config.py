@@ -8,11 +8,20 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import unquote
 
-from ..errors import Side
-from .errors import ConfigInvalid, printable
+from .errors import printable
+from .property_strings import (
+    Properties,
+    config_invalid,
+    format_properties,
+    format_size,
+    parse_properties,
+    parse_size,
+    split_key,
+    volume_storage,
+)
 
 __all__ = [
     "Drive",
@@ -33,8 +42,6 @@ _LINE = re.compile(r"([a-z][a-z0-9_-]*): *(.*?)\s*", re.DOTALL)
 _SNAPSHOT = re.compile(r"[A-Za-z][A-Za-z0-9_-]+", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _MAC = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){5}", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?([KMGT])?", re.ASCII)
-_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DRIVE_KEY = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused)([0-9]+)", re.ASCII)
 _NET_KEY = re.compile(r"net([0-9]+)", re.ASCII)
 _NIC_MODELS = (
@@ -49,68 +56,6 @@ _BOOLEAN_OPTIONS = frozenset(
      "scsiblock")
 )  # fmt: skip
 _INTEGER_OPTIONS = frozenset(("queues", "iops", "iops_max", "iops_rd", "iops_rd_max", "iops_wr", "iops_wr_max"))
-
-Properties = Dict[str, str]
-
-
-def _invalid(message: str, object: str) -> NoReturn:
-    raise ConfigInvalid(message, side=Side.SOURCE, object=object)
-
-
-def split_key(key: str) -> Tuple[str, Optional[int]]:
-    """``net0`` to ``("net", 0)``, ``cores`` to ``("cores", None)``, ``smbios1`` stays whole."""
-    if key == "smbios1":
-        return key, None
-    found = re.fullmatch(r"(.*?)([0-9]+)", key, re.ASCII)
-    return (found.group(1), int(found.group(2))) if found else (key, None)
-
-
-def parse_properties(text: str, default_key: str, where: str) -> Properties:
-    """A property string, in its order; the first member may stand without its key. A key twice is refused."""
-    found: Properties = {}
-    for position, part in enumerate(text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            if position or not part:
-                _invalid(f"'{where}' has a part without a key: {printable(part, 60)!r}", where)
-            key, value = default_key, part
-        if key in found:
-            _invalid(f"'{where}' has '{printable(key, 40)}' twice", where)
-        found[key] = value
-    return found
-
-
-def format_properties(properties: Mapping[str, str], default_key: str) -> str:
-    """A property string in the given order; ``default_key`` stands without its key when it is first."""
-    parts = []
-    for position, (key, value) in enumerate(properties.items()):
-        parts.append(value if key == default_key and position == 0 else f"{key}={value}")
-    return ",".join(parts)
-
-
-def parse_size(text: str, where: str) -> int:
-    """Bytes of ``32G``, ``528K``, ``1.5T`` or a bare number of bytes."""
-    found = _SIZE.fullmatch(text)
-    if not found:
-        _invalid(f"'{where}' has a size that is none: {printable(text, 40)!r}", where)
-    whole, fraction, unit = found.group(1), found.group(2) or "", found.group(3) or ""
-    # In integers: a size must not lose a byte to rounding.
-    scaled = int(whole + fraction) * _FACTORS[unit]
-    return scaled // 10 ** len(fraction)
-
-
-def format_size(size: int) -> str:
-    """Shortest exact spelling of a number of bytes, as Proxmox VE writes it."""
-    for unit in ("T", "G", "M", "K"):
-        if size and size % _FACTORS[unit] == 0:
-            return f"{size // _FACTORS[unit]}{unit}"
-    return str(size)
-
-
-def volume_storage(volid: str) -> str:
-    """Storage of a volume id; empty when it is none (``none``, ``cdrom``, a path)."""
-    storage, colon, rest = volid.partition(":")
-    return storage if colon and rest and re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", storage, re.ASCII) else ""
 
 
 @dataclass(frozen=True)
@@ -131,11 +76,11 @@ class Drive:
     def parse(cls, key: str, value: str) -> "Drive":
         """From a config line; ``volume=`` is another name of ``file=``."""
         if not _DRIVE_KEY.fullmatch(key):
-            _invalid(f"'{key}' is no drive", key)
+            config_invalid(f"'{key}' is no drive", key)
         properties = parse_properties(value, "file", key)
         names = [name for name in ("file", "volume") if name in properties]
         if len(names) != 1 or not properties[names[0]]:
-            _invalid(f"'{key}' does not name exactly one volume", key)
+            config_invalid(f"'{key}' does not name exactly one volume", key)
         return cls(key, properties.pop(names[0]), properties)
 
     @property
@@ -229,7 +174,7 @@ class Nic:
     def parse(cls, key: str, value: str) -> "Nic":
         """From a config line: ``virtio=MAC,bridge=...`` or ``model=virtio,macaddr=MAC,...``."""
         if not _NET_KEY.fullmatch(key):
-            _invalid(f"'{key}' is no NIC", key)
+            config_invalid(f"'{key}' is no NIC", key)
         properties = parse_properties(value, "model", key)
         short = [name for name in properties if name in _NIC_MODELS]
         if len(short) == 1 and not {"model", "macaddr"} & set(properties):
@@ -237,9 +182,9 @@ class Nic:
         elif not short and properties.get("model") in _NIC_MODELS:
             model, mac = properties.pop("model"), properties.pop("macaddr", "")
         else:
-            _invalid(f"'{key}' does not name exactly one known NIC model", key)
+            config_invalid(f"'{key}' does not name exactly one known NIC model", key)
         if mac and not _MAC.fullmatch(mac.upper()):
-            _invalid(f"'{key}' has a MAC address that is none", key)
+            config_invalid(f"'{key}' has a MAC address that is none", key)
         return cls(key, model, mac.upper(), properties.pop("bridge", ""), properties)
 
     @property
@@ -286,7 +231,7 @@ class Section:
         found: Dict[str, str] = {}
         for key, value in self.items():
             if key in found:
-                _invalid(f"the config has '{key}' twice", key)
+                config_invalid(f"the config has '{key}' twice", key)
             found[key] = value
         return found
 
@@ -294,9 +239,11 @@ class Section:
 def _split_line(line: str, section: str) -> Tuple[str, str]:
     found = _LINE.fullmatch(line)
     if not found or not found.group(2):
-        # The line may hold a secret: its beginning must do.
+        # The rest of the line may be a secret.
+        word = re.match("[A-Za-z0-9_-]*", line, re.ASCII)
         where = f"section [{printable(section, 40)}]" if section else "the config"
-        _invalid(f"{where} has a line that cannot be understood: {printable(line, 20)!r}", "config")
+        start = printable(word.group(0) if word else "", 40)
+        config_invalid(f"{where} has a line that cannot be understood, beginning with {start!r}", "config")
     return found.group(1), found.group(2)
 
 
@@ -315,7 +262,7 @@ class VmConfig:
         for line in _lines(text):
             found = _HEADER.fullmatch(line.strip()) if line.startswith("[") else None
             if line.startswith("[") and not found:
-                _invalid(f"the config has a section header that is none: {printable(line, 40)!r}", "config")
+                config_invalid(f"the config has a section header that is none: {printable(line, 40)!r}", "config")
             if found:
                 sections.append(Section(name, header, tuple(lines)))
                 name, header, lines = found.group(1), line, []
@@ -330,9 +277,9 @@ class VmConfig:
         names = [section.name for section in self.sections]
         for name in names:
             if names.count(name) > 1:
-                _invalid(f"the config has section [{printable(name, 40)}] twice", "config")
+                config_invalid(f"the config has section [{printable(name, 40)}] twice", "config")
             if name and name.upper() != "PENDING" and not name.startswith("special:") and not _SNAPSHOT.fullmatch(name):
-                _invalid(f"the config has a section whose name is none: {printable(name, 40)!r}", "config")
+                config_invalid(f"the config has a section whose name is none: {printable(name, 40)!r}", "config")
         for section in self.sections:
             section.values()
         for drive in self.drives() + self.unused():
@@ -393,7 +340,7 @@ class VmConfig:
             return ""
         uuid = parse_properties(text, "uuid", "smbios1").get("uuid", "").lower()
         if uuid and not _UUID.fullmatch(uuid):
-            _invalid("'smbios1' has a uuid that is none", "smbios1")
+            config_invalid("'smbios1' has a uuid that is none", "smbios1")
         return uuid
 
     def drives(self) -> List[Drive]:
