@@ -22,6 +22,6 @@ options:
       uuid:
         description:
           - The SMBIOS uuid of the VM, as in C(smbios1) of its configuration.
-          - It is the identity of a VM over both clusters; the name is not. When given, the VM of this number must have it.
+          - It is the identity of a VM over both clusters; the name is not. The VM must have it.
         type: str
 """

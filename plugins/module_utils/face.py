@@ -37,6 +37,7 @@ class FaceModule(AnsibleModule):
     """
 
     def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
+        """As its parent, without the arguments."""
         kwargs.setdefault("invocation", {"module_args": "not shown when a task fails"})
         super().fail_json(msg, **kwargs)
         raise SystemExit(1)  # never reached: fail_json ends the process

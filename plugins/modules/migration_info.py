@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+name:
+  description: Name of the VM.
+  type: str
+  returned: when there is a migration
+  sample: web01
 migration_id:
   description: The 32 hexadecimal digits that name this migration on both nodes and in every journal.
   type: str
@@ -138,46 +143,45 @@ progress:
   type: dict
   returned: while the migration is not finished
   contains:
-    name:
-      description: Name of the VM.
-      type: str
-      returned: always
-      sample: web01
     percent:
       description: Part of the bytes that has been transferred.
-      type: float
+      type: int
       returned: once known
-      sample: 42.1
-    transferred_bytes:
+      sample: 42
+    bytes_transferred:
       description: Bytes that went to the target.
       type: int
       returned: once known
       sample: 1932735283
-    total_bytes:
+    bytes_total:
       description: Bytes that have to go, as far as is known by now.
       type: int
       returned: once known
       sample: 4590000000
-    remaining_bytes:
+    bytes_remaining:
       description: Bytes that still have to go.
       type: int
       returned: once known
       sample: 2657264717
-    rate_bytes_per_second:
-      description: Bytes per second over the last seconds.
+    rate:
+      description: Bytes per second over the last ten seconds.
       type: int
       returned: once known
       sample: 104857600
-    dirty_rate_bytes_per_second:
+    dirty_rate:
       description: Bytes of memory that the guest changes per second.
       type: int
       returned: once known
       sample: 20971520
     eta_s:
       description: Seconds to the end at this rate.
-      type: float
+      type: int
       returned: once known
-      sample: 25.3
+      sample: 26
+failure:
+  description: Why the migration was given up, with C(code), C(side), C(object), C(message), C(remedy) and C(facts).
+  type: dict
+  returned: when it was given up
 journal:
   description: The entries of the journal, oldest first.
   type: list

@@ -14,7 +14,7 @@ author:
 description:
   - Makes a volume on the target for each disk of the VM, storage and format as mapped. What cannot be copied while the
     guest runs (TPM state, cloud-init, unused disks) is copied here. Does the earlier step if it was not done.
-  - All options are those of M(crosscluster.migration.migration). They make one specification; give the same to each step.
+  - All options are those of M(crosscluster.migration.migration). They make one specification, the same for each step.
     A repetition with the same specification attaches to what is there. Another one is refused with the code
     C(SPEC_DIFFERS), which names the difference.
   - What was prepared is kept for O(reservation_timeout) and then removed, unless the move is started.

@@ -47,9 +47,10 @@ options:
     type: str
     choices: [create, migrate]
   upid:
-    description: The task that held the tunnel, as in the result of the migration.
+    description:
+      - The task that held the tunnel, as in the result of the migration.
+      - Without it only what has the recorded uuid is taken for left over.
     type: str
-    required: true
   volumes:
     description: The volumes that the migration allocated, as in its result.
     type: list
@@ -155,7 +156,7 @@ def arguments():
         "vmid": {"type": "int", "required": True},
         "uuid": {"type": "str", "required": True},
         "lock": {"type": "str", "choices": ["create", "migrate"]},
-        "upid": {"type": "str", "required": True},
+        "upid": {"type": "str"},
         "volumes": {"type": "list", "elements": "str", "default": []},
         "commit_intent": {"type": "bool", "default": False},
         "source_fenced": {"type": "bool", "default": False},

@@ -15,7 +15,7 @@ description:
   - Writes the configuration on the target, mapped as told, and starts a QEMU there that waits for memory and disks.
     Does the earlier steps if they were not done. The guest still notices nothing.
   - With C(--check --diff) the mapped configuration is shown.
-  - All options are those of M(crosscluster.migration.migration). They make one specification; give the same to each step.
+  - All options are those of M(crosscluster.migration.migration). They make one specification, the same for each step.
     A repetition with the same specification attaches to what is there. Another one is refused with the code
     C(SPEC_DIFFERS), which names the difference.
   - What was prepared is kept for O(reservation_timeout) and then removed, unless the move is started.

@@ -14,7 +14,7 @@ author:
 description:
   - Locks the VM on the source, opens the tunnel to the target node and takes the VMID there. The guest notices nothing.
   - The first step for those who compose a move of single steps. M(crosscluster.migration.migration) does it by itself.
-  - All options are those of M(crosscluster.migration.migration). They make one specification; give the same to each step.
+  - All options are those of M(crosscluster.migration.migration). They make one specification, the same for each step.
     A repetition with the same specification attaches to what is there. Another one is refused with the code
     C(SPEC_DIFFERS), which names the difference.
   - What was prepared is kept for O(reservation_timeout) and then removed, unless the move is started.

@@ -18,11 +18,10 @@ from .errors import ClustersInvalid, ClusterUnknown, NodeUnknown
 __all__ = ["Cluster", "Clusters", "Endpoint", "Node", "parse_pool"]
 
 VARIABLE = "crosscluster_clusters"
-_CLUSTER_KEYS = frozenset(
-    "api_host api_port api_user api_token_id api_token_secret validate_certs ca_path fingerprint"
-    " vmid_pool target_root nodes".split()
-)
-_NODE_KEYS = frozenset("inventory_host api_host fingerprint migration_address certificate_name".split())
+_API_KEYS = ("api_host", "api_port", "api_user", "api_token_id", "api_token_secret")
+_CERTIFICATE_KEYS = ("validate_certs", "ca_path", "fingerprint")
+_CLUSTER_KEYS = frozenset((*_API_KEYS, *_CERTIFICATE_KEYS, "vmid_pool", "target_root", "nodes"))
+_NODE_KEYS = frozenset(("inventory_host", "api_host", "fingerprint", "migration_address", "certificate_name"))
 _POOL = re.compile(r"([1-9][0-9]{2,8})-([1-9][0-9]{2,8})")
 
 

@@ -162,6 +162,4 @@ def nics_of(config: Mapping[str, Any]) -> List[str]:
 
 def mapped(places: Mapping[str, Any], leading: str) -> Dict[str, str]:
     """``disks`` or ``nics`` with the name of the storage or bridge alone."""
-    return {
-        str(key): str(entry.get(leading) if isinstance(entry, Mapping) else entry) for key, entry in places.items()
-    }
+    return {str(key): str(entry.get(leading) if isinstance(entry, Mapping) else entry) for key, entry in places.items()}

@@ -8,6 +8,7 @@ another one. Nothing it returns is a secret.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
@@ -23,7 +24,7 @@ __all__ = ["Opener", "place"]
 Opener = Callable[[Endpoint, Optional[str], Side], Api]
 
 
-def place(  # noqa: PLR0913 - these are the options of the look-up
+def place(
     declared: Any,
     source: Mapping[str, Any],
     target: Optional[Mapping[str, Any]],
@@ -77,8 +78,17 @@ def place(  # noqa: PLR0913 - these are the options of the look-up
     placed["complete"] = True
     if target is not None:
         refuse_unfit(vm)
-        placed.update(_target(clusters, target, vm, uuid, config, disks, nics, opener, placed["options"]))
+        placed.update(_target(clusters, target, vm, uuid, parts=_Parts(config, disks, nics), opener=opener))
     return placed
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The configuration of a VM and what becomes of its parts."""
+
+    config: Mapping[str, Any]
+    disks: Mapping[str, Any]
+    nics: Mapping[str, Any]
 
 
 def _source(home: Cluster, source: Mapping[str, Any], found: Optional[Any], api: Optional[Api]) -> Resource:
@@ -98,16 +108,14 @@ def _source(home: Cluster, source: Mapping[str, Any], found: Optional[Any], api:
     return find_source(resources(found), home.name, number, str(name) if name else None)
 
 
-def _target(  # noqa: PLR0913
+def _target(
     clusters: Clusters,
     target: Mapping[str, Any],
     vm: Resource,
     uuid: str,
-    config: Mapping[str, Any],
-    disks: Mapping[str, Any],
-    nics: Mapping[str, Any],
+    *,
+    parts: _Parts,
     opener: Opener,
-    options: Dict[str, Any],
 ) -> Dict[str, Any]:
     """The target's part of the answer, checked."""
     away = clusters.get(target.get("cluster"))
@@ -120,10 +128,10 @@ def _target(  # noqa: PLR0913
         node=node.name,
         vmid=str(target.get("vmid") or ("pool" if target.get("vmid_pool") else "same")),
         vmid_pool=parse_pool("target.vmid_pool", target.get("vmid_pool")) or away.vmid_pool,
-        disks=tuple(disks_of(config)),
-        nics=tuple(nics_of(config)),
-        storage_of=mapped(disks, "storage"),
-        bridge_of=mapped(nics, "bridge"),
+        disks=tuple(disks_of(parts.config)),
+        nics=tuple(nics_of(parts.config)),
+        storage_of=mapped(parts.disks, "storage"),
+        bridge_of=mapped(parts.nics, "bridge"),
     )
     present = resources(api.get("cluster", "resources", type="vm"))
     vmid, there = target_vmid(api, wish, present)
@@ -138,7 +146,7 @@ def _target(  # noqa: PLR0913
             "vmid": vmid,
             "there": there,
         },
-        "options": {**options, "target": _options(endpoint, node, wish)},
+        "options": {"source": {"vmid": vm.vmid, "uuid": uuid}, "target": _options(endpoint, node, wish)},
     }
 
 

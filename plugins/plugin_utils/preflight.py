@@ -41,7 +41,14 @@ OLDEST = (7, 3)  # mtunnel-protocol 10.1
 _UUID = re.compile(r"(?:^|,)uuid=([0-9A-Fa-f-]{36})(?:,|$)")
 _BRIDGE_TYPES = frozenset({"bridge", "OVSBridge"})
 # pve-cli 7: the least a token needs for one VM; VM.Audit is not implied by VM.Allocate.
-_VM_PRIVILEGES = ("VM.Allocate", "VM.Audit", "VM.Config.CPU", "VM.Config.HWType", "VM.Config.Memory", "VM.Config.Options")
+_VM_PRIVILEGES = (
+    "VM.Allocate",
+    "VM.Audit",
+    "VM.Config.CPU",
+    "VM.Config.HWType",
+    "VM.Config.Memory",
+    "VM.Config.Options",
+)
 
 
 @dataclass(frozen=True)
