@@ -23,6 +23,7 @@ sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or
 from lab.hosts import HostError  # noqa: E402 - the path is set above
 from lab.instance import STATE, Lab, LabError, down, instances  # noqa: E402
 from lab.network import NetworkError  # noqa: E402
+from lab.vms import Disk, create_vm  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,8 +96,6 @@ def do_status(_: argparse.Namespace) -> None:
 
 
 def do_guest(given: argparse.Namespace) -> None:
-    from lab.vms import Disk, create_vm  # noqa: PLC0415 - only this action needs it
-
     host = Lab.attach(given.instance).host(given.host)
     disks = [Disk.parse(word, number) for number, word in enumerate(given.disk or ["fast:64:raw"])]
     vm = create_vm(host, given.vmid, given.name, disks=disks, memory=given.memory, start=not given.no_start)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a fresh cluster has below /etc/pve: certificates, users and tokens, storages; one directory for all its nodes."""
+"""What a fresh cluster has below /etc/pve: certificates, users, tokens, storages; one directory for all its nodes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def make_cluster(name: str, hosts: list[HostAddresses], directory: Path) -> tupl
 def make_node_view(name: str, host: HostAddresses, hosts: list[HostAddresses], directory: Path) -> None:
     """Write what only this node shows in /etc/pve: its links and the member list; mounted over the shared ones."""
     directory.mkdir(parents=True, exist_ok=True)
-    for link, target in (("local", host.name), ("qemu-server", host.name + "/qemu-server"), ("lxc", host.name + "/lxc")):
+    for link, target in (("local", host.name), ("qemu-server", host.name + "/qemu-server"),
+                         ("lxc", host.name + "/lxc")):
         if not (directory / link).is_symlink():
             os.symlink("nodes/" + target, directory / link)
     members: dict = {"nodename": host.name, "version": len(hosts) + 1}

@@ -11,13 +11,12 @@ directory the running Python loses its library.
 from __future__ import annotations
 
 import ctypes
-import encodings.idna
+import encodings.idna  # noqa: F401
 import errno
 import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -310,5 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert stat and encodings.idna
     main()

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 10.0
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
                "LANG": "C.UTF-8"}
+MONITOR = re.compile(rb"path=/run/qemu-server/(\d+)\.qmp")
 SHAPE_BURST = "256k"
 
 
@@ -141,10 +142,9 @@ class Host:
 
     def _wait_port(self, port: int, deadline: float, banner: bool = False) -> None:
         while True:
-            with contextlib.suppress(OSError):
-                with socket.create_connection((self.api_host, port), timeout=1.0) as link:
-                    if not banner or link.recv(4):
-                        return
+            with contextlib.suppress(OSError), socket.create_connection((self.api_host, port), timeout=1.0) as link:
+                if not banner or link.recv(4):
+                    return
             if time.monotonic() > deadline:
                 raise HostError("%s does not answer on port %d:\n%s" % (self.name, port, self.service_logs()))
             time.sleep(0.03)
@@ -190,9 +190,9 @@ class Host:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"qemu" in words[0] and b"-id" in words:
-                    found[int(words[words.index(b"-id") + 1])] = int(entry.name)
+                monitor = MONITOR.search((entry / "cmdline").read_bytes())
+                if monitor:
+                    found[int(monitor[1])] = int(entry.name)
         return found
 
     # -- faults of the cables (lab.md 4) -----------------------------------------------------------------------
@@ -290,7 +290,3 @@ def _reap(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-
-
-if __name__ == "__main__":
-    sys.exit("use lab.cli")

@@ -39,7 +39,7 @@ class LabError(Exception):
 
 
 @contextlib.contextmanager
-def _machine_lock():  # noqa: ANN202 - a context manager without a value
+def _machine_lock():
     handle = os.open(MACHINE_LOCK if MACHINE_LOCK.is_dir() else "/run", os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -130,7 +130,7 @@ class Lab:
         wanted = dict(clusters or DEFAULT_CLUSTERS)
         AddressPlan(0, wanted)  # names are checked before anything is made
         if guest is None:
-            from .guest.build import build  # noqa: PLC0415 - a lab without guests needs no kernel
+            from .guest.build import build
             guest = build()
         with _machine_lock():
             _clear_debris(state)
@@ -263,9 +263,9 @@ class Lab:
 
     # -- VMs ---------------------------------------------------------------------------------------------------
 
-    def create_vm(self, host: Host, vmid: int, name: str, **options: object):  # noqa: ANN201 - vms.Vm
+    def create_vm(self, host: Host, vmid: int, name: str, **options: object):
         """See vms.create_vm."""
-        from .vms import create_vm  # noqa: PLC0415 - most users of instance never make a VM
+        from .vms import create_vm
         return create_vm(host, vmid, name, **options)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the guest: fetches the distribution's cloud kernel, compiles /init, packs the initramfs. All below build/cache."""
+"""Builds the guest below build/cache: fetches the distribution's cloud kernel, compiles /init, packs the initramfs."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def device(name: str, major: int, minor: int) -> tuple[str, int, bytes, tuple[in
 
 def pack(entries: Iterable[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
     """The archive, compressed; equal entries give equal bytes."""
-    body = b"".join(_entry(name, mode, data, rdev, number) for number, (name, mode, data, rdev) in enumerate(entries, 1))
+    body = b"".join(_entry(name, mode, data, rdev, number)
+                    for number, (name, mode, data, rdev) in enumerate(entries, 1))
     return gzip.compress(body + _entry("TRAILER!!!", 0), compresslevel=3, mtime=0)
 
 
