@@ -36,7 +36,7 @@ class ParamError(Die):
     def __init__(self, errors: Mapping[str, str], code: int = 255) -> None:
         self.errors = dict(errors)
         lines = "".join(f"{key}: {text}\n" for key, text in self.errors.items())
-        super().__init__("400 Parameter verification failed.\n" + lines.rstrip("\n"), code)
+        super().__init__("400 Parameter verification failed.\n" + lines[:-1], code)
 
     @property
     def message(self) -> str:
