@@ -35,6 +35,11 @@ class Bindings:
         self.values = dict(values)
         self.upids: List[str] = []
 
+    def add_literals(self, literals: List[Tuple[Pattern[str], str]]) -> None:
+        """Later ones replace earlier ones of the same pattern."""
+        given = {pattern.pattern for pattern, _ in literals}
+        self._literals = [pair for pair in self._literals if pair[0].pattern not in given] + literals
+
     def literal(self, text: str) -> str:
         for pattern, replacement in self._literals:
             text = pattern.sub(replacement, text)

@@ -30,22 +30,29 @@ class SourceVm:
 
 def derive(capture: Capture) -> Optional[SourceVm]:
     """The source VM a recording must have had, read back from what it sent to the target."""
+    from .drivers import stages
+    if stages.staged(capture):
+        return _moved(stages.recorded_config(capture)[1], DEFAULT_SOURCE, True, ["scsi0"])
     if not _needed(capture):
         return None
     configs = [event.body for event in capture.of("control", True) if event.body.get("cmd") == "config" and "conf" in event.body]
     vmid = _source_vmid(capture)
     if not configs:
         return None
-    target = re.search(r":(\d+)/vm-\1-", configs[-1]["conf"])
-    config = configs[-1]["conf"]
+    starts = [event.body for event in capture.of("control", True) if event.body.get("cmd") == "start"]
+    mirrored = [drive for start in starts for drive in start.get("migrate_opts", {}).get("nbd", {})]
+    return _moved(configs[-1]["conf"], vmid, bool(starts), mirrored)
+
+
+def _moved(config: str, vmid: int, running: bool, mirrored: List[str]) -> SourceVm:
+    """The source's config is the target's with its own volume names."""
+    target = re.search(r":(\d+)/vm-\1-", config)
     if target:
         config = config.replace(f":{target[1]}/vm-{target[1]}-", f":{vmid}/vm-{vmid}-")
     config = re.sub(r"^lock: .*\n", "", config, flags=re.MULTILINE)
     volumes = {volid: _bytes(size) for volid, size in
                re.findall(r"(local:\d+/vm-[^,\s]+)[^\n]*?size=(\d+[KMGT]?)", config)}
-    starts = [event.body for event in capture.of("control", True) if event.body.get("cmd") == "start"]
-    mirrored = [drive for start in starts for drive in start.get("migrate_opts", {}).get("nbd", {})]
-    return SourceVm(vmid, config, volumes, bool(starts), mirrored)
+    return SourceVm(vmid, config, volumes, running, mirrored)
 
 
 def _needed(capture: Capture) -> bool:
@@ -159,6 +166,25 @@ class Engine:
         self.end_mirrors()
         if self._monitor.query("query-status")["status"] == "postmigrate":
             self._monitor.execute("cont")
+
+    def cancel_ram(self) -> None:
+        self._monitor.execute("migrate_cancel")
+
+    def cancel_jobs_unanswered(self) -> None:
+        """Over a dead link this command is not answered: its reply is not waited for."""
+        for name in self.jobs:
+            self._monitor.send({"execute": "block-job-cancel", "arguments": {"device": name, "force": True}})
+
+    def answered(self, seconds: float) -> bool:
+        try:
+            self._monitor.reply(seconds)
+            return True
+        except TimeoutError:
+            return False
+
+    def yank(self) -> None:
+        nodes = [each for each in self._monitor.query("query-yank") if each["type"] == "block-node"]
+        self._monitor.query("yank", {"instances": [each for each in nodes if each["node-name"].startswith("mig-")]})
 
     def state(self) -> Dict[str, Any]:
         migrate = self._monitor.query("query-migrate")

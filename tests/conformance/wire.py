@@ -58,6 +58,11 @@ class Stream:
             return
 
     @property
+    def port(self) -> int:
+        """This end's TCP port."""
+        return int(self._raw.getsockname()[1])
+
+    @property
     def certificate(self) -> bytes:
         return self._tls.getpeercert(binary_form=True) or b""
 

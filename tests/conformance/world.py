@@ -172,6 +172,7 @@ class World:
         facts = {"qemu": f"{version[1]}.{version[2]}", "machine": version[1]}
         for node in ("source", "target"):
             facts[f"{node}.api"] = self.host(node).api_host
+            facts["mig.net"] = self.host(node).migration_address.rpartition(".")[0] + ".0/24"
             facts[f"{node}.mig"] = self.host(node).migration_address
         found = []
         for pattern, replacement in self.bindings["literals"]:
@@ -256,6 +257,18 @@ class World:
             self.host(node).blackhole(Segment.API)
         else:
             self.host(node).restore(Segment.API)
+
+    def trusted_link(self, node: str, up: bool) -> None:
+        if up:
+            self.host(node).restore(Segment.MIGRATION)
+        else:
+            self.host(node).link_down(Segment.MIGRATION)
+
+    def worker_of(self, port: int) -> Optional[int]:
+        """The front-end process that holds the connection from this client port."""
+        text = self.run("target", ["ss", "-Htnp", "state", "established", f"( sport = :{API_PORT} and dport = :{port} )"], None).stdout
+        match = re.search(r"pid=(\d+)", text)
+        return int(match[1]) if match else None
 
     def main_vmid(self, capture: Capture) -> int:
         return self.needs.vms[0].vmid if self.needs.vms else 100

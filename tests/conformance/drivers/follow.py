@@ -194,18 +194,21 @@ def answers(session: Session, name: str) -> bool:
 
 def settle_collateral(session: Session) -> None:
     """After a bad frame the worker process needs 5 s to die; nothing is asked before."""
-    if session.facts.pop("bad frame due", None) is not None:
-        pass
     sent = session.facts.get("bad frame sent")
     if sent is not None:
         time.sleep(max(0.0, 7.0 - (session.now() - sent)))
 
 
-def collateral(session: Session, event: Event, name: str, lost: bool) -> None:
-    """Which neighbours share the worker is chance; that some live on and some die is not."""
-    session.facts.setdefault("collateral", {})[name] = lost
-    if session.capture.scenario.get("pveproxy_event_loop") == "libev":
-        session.fail(event, f"{name} was lost, with libev only the offender hangs")
+def collateral(session: Session, event: Event, name: str) -> None:
+    """Which neighbours share the offender's worker is chance: those must be lost, and no other."""
+    settle_collateral(session)
+    workers: Dict[str, Optional[int]] = session.facts.get("workers", {})
+    offender = session.facts.get("offender", name)
+    doomed = session.capture.scenario.get("pveproxy_event_loop") != "libev" and workers.get(name) == workers.get(offender)
+    alive = answers(session, name)
+    if alive == doomed:
+        session.fail(event, f"{name} in worker {workers.get(name)} {'answers' if alive else 'is lost'}; "
+                            f"the bad frame went to worker {workers.get(offender)}")
 
 
 def no_answer(session: Session, event: Event, name: Optional[str]) -> None:

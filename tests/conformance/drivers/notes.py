@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
 from ..capture import Event
 from ..session import Fatal, Session
+from ..source import Engine
 from ..wire import frame
-from . import data, follow, states
+from . import data, follow, stages, states
 
 __all__ = ["handle"]
 
@@ -38,6 +40,9 @@ def handle(session: Session, event: Event) -> None:
     kind, text = event.kind, str(event.body.get("text", ""))
     if kind in ("case", "scenario", "precondition", "tunnel-client-stdin", "age", "idle"):
         states.pause(session, event)
+        if kind == "case":
+            stages.enter(session, event)
+            _stranger(session, event, text)
     elif kind in ("action", "observation"):
         _told(session, event, text, _ACTIONS if kind == "action" else _OBSERVATIONS)
     elif kind in ("data", "import"):
@@ -107,6 +112,16 @@ def _migration(session: Session, event: Event) -> None:
         engine.settle()
         if engine.status() != str(event.body["text"]).split()[0].rstrip(","):
             session.fail(event, f"source: RAM migration {engine.status()}")
+
+
+def _stranger(session: Session, event: Event, text: str) -> None:
+    """Headings of the plain TCP plane that are actions at the same time."""
+    if text.startswith("stranger connects to the migration port and closes"):
+        port = session.facts.get("ports", {}).get("60000", "60000")
+        with socket.create_connection((session.world.host("target").migration_address, int(port)), 5.0):
+            pass
+    elif text.startswith("control connection aborted"):
+        session.socket_named(_control(session)).reset()
 
 
 # -- actions ---------------------------------------------------------------------------------------------------
@@ -213,8 +228,41 @@ def _qmp_stop(session: Session, event: Event, match: "re.Match[str]") -> None:
     session.world.qmp_once("source", session.world.main_vmid(session.capture), "stop")
 
 
+@_action(r"^trusted link goes down")
+def _link_down(session: Session, event: Event, match: "re.Match[str]") -> None:
+    session.world.trusted_link("target", up=False)
+
+
+@_action(r"^migrate_cancel while link is down")
+def _cancel_ram(session: Session, event: Event, match: "re.Match[str]") -> None:
+    _engine(session).cancel_ram()
+
+
+@_action(r"^block-job-cancel force")
+def _cancel_job(session: Session, event: Event, match: "re.Match[str]") -> None:
+    _engine(session).cancel_jobs_unanswered()
+
+
+@_action(r"^yank block-node returned")
+def _yank(session: Session, event: Event, match: "re.Match[str]") -> None:
+    _engine(session).yank()
+
+
+def _engine(session: Session) -> Engine:
+    if session.world.engine is None:
+        raise Fatal("no source to act on")
+    return session.world.engine
+
+
+@_observation(r"^no reply to block-job-cancel force for more than")
+def _no_reply_job(session: Session, event: Event, match: "re.Match[str]") -> None:
+    if _engine(session).answered(10.0):
+        session.fail(event, "block-job-cancel force was answered")
+
+
 @_action(r"link of the client down")
 def _client_link_down(session: Session, event: Event, match: "re.Match[str]") -> None:
+    session.marks["down"] = session.now()
     session.world.silence("target", True)
 
 
@@ -242,7 +290,7 @@ def _bad_frame(session: Session, event: Event, match: "re.Match[str]") -> None:
     for name in session.sockets:
         if not follow.answers(session, name):
             session.fail(event, f"{name} does not answer before the bad frame")
-    session.facts["bad frame due"] = int(match[2])
+    session.facts["workers"] = {name: session.world.worker_of(each.stream.port) for name, each in session.sockets.items()}
 
 
 @_action(r"^(\d+) mtunnels; VM (\d+) started then stopped, then a websocket to its dead \.migrate socket")
@@ -268,6 +316,9 @@ def _closed_after_close(session: Session, event: Event, match: "re.Match[str]") 
 
 @_observation(r"^(?:(\S+:\d+): |reply to close: |after array: )?connection closed by the server")
 def _closed(session: Session, event: Event, match: "re.Match[str]") -> None:
+    if match[1] and session.optional("workers") is not None:
+        follow.collateral(session, event, match[1])
+        return
     _ended(session, event, match[1] or _control(session))
 
 
@@ -285,9 +336,7 @@ def _ended(session: Session, event: Event, name: str) -> None:
 
 @_observation(r"^(\S+:\d+) still answers")
 def _still_answers(session: Session, event: Event, match: "re.Match[str]") -> None:
-    follow.settle_collateral(session)
-    if not follow.answers(session, match[1]):
-        follow.collateral(session, event, match[1], lost=True)
+    follow.collateral(session, event, match[1])
 
 
 @_observation(r"^(?:(\S+:\d+): )?no answer")
