@@ -87,12 +87,14 @@ class Transcript:
         self._rest[host] = rest
         for raw in whole:
             text = raw.decode("ascii", "replace").strip("\r\0")
-            if self._fresh.pop(host, False) and not self._take(at, host, text):
-                # A line that was split by the switch: its first half came out of the other host.
-                halves = [old.decode("ascii", "replace") for name, old in self._rest.items() if name != host and old]
-                any(self._take(at, host, half + text) for half in halves)
-                continue
-            self._take(at, host, text) or self.lines.append((at, host, text))
+            fresh = self._fresh.pop(host, False)
+            if not self._take(at, host, text) and not (fresh and self._join(at, host, text)):
+                self.lines.append((at, host, text))
+
+    def _join(self, at: float, host: str, text: str) -> bool:
+        """A line that was split by the switch: its first half came out of the other host."""
+        halves = [old.decode("ascii", "replace") for name, old in self._rest.items() if name != host and old]
+        return any(self._take(at, host, half + text) for half in halves)
 
     def _take(self, at: float, host: str, text: str) -> bool:
         if match := HEARTBEAT.fullmatch(text):
