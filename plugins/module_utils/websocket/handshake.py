@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
+import secrets
 from typing import Dict, Mapping, Optional, Tuple
 
 from .errors import HandshakeInvalid, UpgradeRefused
@@ -34,7 +34,7 @@ def request(
         headers: More headers, e.g. ``Authorization``.
         nonce: 16 bytes; random when None.
     """
-    key = base64.b64encode(os.urandom(16) if nonce is None else nonce).decode("ascii")
+    key = base64.b64encode(secrets.token_bytes(16) if nonce is None else nonce).decode("ascii")
     name = f"[{host}]" if ":" in host else host
     # mtunnel-protocol 3.3: no subprotocol header; whatever is sent would only be echoed.
     lines = {
