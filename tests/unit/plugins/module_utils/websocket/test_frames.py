@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.crosscluster.migration.plugins.module_utils.websocket import frames
 from ansible_collections.crosscluster.migration.plugins.module_utils.websocket.errors import (
     FrameInvalid,
     FrameUnsendable,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYS = st.one_of(st.just(frames.ZERO_KEY), st.binary(min_size=4, max_size=4))
 
@@ -155,9 +158,10 @@ def test_decoder_refuses_frame(bad):
 
 def test_decoder_refuses_oversize_before_the_payload_comes():
     decoder = frames.Decoder()
+    header = b"\x82\x7f" + (1 << 40).to_bytes(8, "big")
+    assert decoder.receive(header[:-1]) == []
     with pytest.raises(FrameInvalid):
-        for byte in b"\x82\x7f" + (1 << 40).to_bytes(8, "big"):
-            decoder.receive(bytes([byte]))
+        decoder.receive(header[-1:])
 
 
 def test_decoder_gives_nothing_after_a_violation():
@@ -169,7 +173,5 @@ def test_decoder_gives_nothing_after_a_violation():
 
 @given(st.binary(max_size=400))
 def test_decoder_survives_garbage(data):
-    try:
-        frames.Decoder().receive(data)
-    except FrameInvalid as error:
-        assert error.code == "FRAME_INVALID"
+    with contextlib.suppress(FrameInvalid):
+        assert all(isinstance(event, frames.Event.__args__) for event in frames.Decoder().receive(data))
