@@ -21,7 +21,7 @@ from .cluster import Cluster
 from .flock import file_lock
 from .properties import split_volid
 
-__all__ = ["IMAGE_FORMATS", "Storage", "Storages", "Volume", "qemu_img_info"]
+__all__ = ["IMAGE_FORMATS", "Storage", "Storages", "Volume", "check_format", "file_format", "qemu_img_info"]
 
 IMAGE_FORMATS = ("raw", "qcow", "qed", "qcow2", "vmdk", "cloop")
 DIRECTORY_TYPES = ("dir", "nfs", "cifs", "cephfs", "btrfs")
@@ -286,7 +286,8 @@ class Storages:
     def _volume(self, storage: Storage, name: str, real: str) -> Optional[Volume]:
         owner, form = self.owner_and_format(storage, name)
         try:
-            size = os.stat(real).st_size if form == "raw" else int(qemu_img_info(real, form)["virtual-size"])
+            # qemu-img counts raw files in sectors
+            size = (os.stat(real).st_size + 511) // 512 * 512 if form == "raw" else int(str(qemu_img_info(real, form)["virtual-size"]))
         except (Die, OSError):
             size = 0
         return Volume(f"{storage.sid}:{name}", owner, form, size, self.path(f"{storage.sid}:{name}"))

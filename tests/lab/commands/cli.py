@@ -1,0 +1,113 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Command lines as Proxmox's tools read them: subcommand, positional arguments, `--key value`, errors with a usage line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from lab.node.base import Die, Node, ParamError, complain
+
+__all__ = ["Arguments", "Command", "main", "say"]
+
+
+def say(text: str) -> None:
+    """Unbuffered text on stdout."""
+    os.write(1, text.encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Parsed arguments; options keep the order of the command line, lists hold repeated keys joined by commas."""
+
+    positional: Sequence[str]
+    options: Mapping[str, str]
+
+    def flag(self, name: str) -> bool:
+        """A boolean option."""
+        return self.options.get(name, "0").lower() in ("1", "on", "yes", "true")
+
+    def vmid(self, index: int = 0) -> int:
+        """A positional VMID."""
+        text = self.positional[index]
+        if not (text.isdigit() and 100 <= int(text) <= 999_999_999 and text[0] != "0"):
+            raise ParamError({"vmid": "invalid format - value does not look like a valid VM ID\n"})
+        return int(text)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what it runs, its positional arguments, its options (booleans may stand without a value)."""
+
+    run: Callable[[Node, Arguments], None]
+    positional: Tuple[str, ...] = ()
+    optional_positional: int = 0
+    booleans: Tuple[str, ...] = ()
+    values: Tuple[str, ...] = ()
+    extra: Callable[[str], bool] = field(default=lambda name: False)
+
+    def usage(self, program: str, name: str) -> str:
+        """The usage line under an error."""
+        words = " ".join(f"<{word}>" for word in self.positional)
+        return f"{program} {name} {words} [OPTIONS]"
+
+
+def parse(command: Command, argv: Sequence[str]) -> Arguments:
+    """Split arguments; ParamError-like Die with the text of the option parser."""
+    positional: List[str] = []
+    options: Dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or word == "-" or word[1:2].isdigit():
+            positional.append(word)
+            continue
+        name, sign, value = word.lstrip("-").partition("=")
+        if name in command.booleans:
+            if not sign:
+                value = rest.pop(0) if rest and rest[0] in ("0", "1", "true", "false", "on", "off", "yes", "no") else "1"
+        elif name in command.values or command.extra(name):
+            if not sign:
+                if not rest:
+                    raise Die(f"Option {name} requires an argument\n400 unable to parse option")
+                value = rest.pop(0)
+        else:
+            raise Die(f"Unknown option: {name}\n400 unable to parse option")
+        options[name] = f"{options[name]},{value}" if name in options and name == "delete" else value
+    if len(positional) > len(command.positional):
+        raise Die("400 too many arguments")
+    if len(positional) < len(command.positional) - command.optional_positional:
+        raise Die("400 not enough arguments")
+    return Arguments(positional, options)
+
+
+def main(program: str, commands: Mapping[str, Command], argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command line and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    name, command = _find(commands, words)
+    if command is None:
+        known = "\n".join(f"       {program} {key} [ARGS] [OPTIONS]" for key in sorted(commands))
+        complain(("ERROR: no command specified" if not words else f"ERROR: unknown command '{program} {words[0]}'") + f"\n{known}")
+        return 255
+    try:
+        arguments = parse(command, words[len(name.split()):])
+        command.run(Node(), arguments)
+    except Die as error:
+        complain(error.text)
+        if isinstance(error, ParamError) or "\n400 unable" in error.text or error.text.startswith("400 "):
+            complain(command.usage(program, name))
+        return error.code
+    return 0
+
+
+def _find(commands: Mapping[str, Command], words: Sequence[str]) -> Tuple[str, Optional[Command]]:
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in commands:
+            return name, commands[name]
+    return "", None
