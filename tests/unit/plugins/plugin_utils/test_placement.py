@@ -1,0 +1,312 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.errors import CrossclusterError, Side
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import ApiRefused
+from ansible_collections.crosscluster.migration.plugins.plugin_utils.placement import place
+
+UUID = "6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11"
+OTHER_UUID = "11111111-2222-4333-8444-555555555555"
+SECRET = "11111111-aaaa-bbbb-cccc-000000000000"
+MANY = "VM.Allocate VM.Audit VM.Config.CPU VM.Config.HWType VM.Config.Memory VM.Config.Options VM.Config.Disk"
+GRANTED = {
+    "/": ["Sys.Incoming"],
+    "/vms/117": [*MANY.split(), "VM.Config.Network"],
+    "/vms/20000": [*MANY.split(), "VM.Config.Network"],
+    "/storage/fast": ["Datastore.AllocateSpace"],
+    "/storage/slow": ["Datastore.AllocateSpace"],
+    "/sdn/zones/localnetwork/vmbr0": ["SDN.Use"],
+}
+
+
+def clusters():
+    return {
+        "alpha": {
+            "api_host": "a.example",
+            "api_user": "m@pve",
+            "api_token_id": "move",
+            "api_token_secret": SECRET,
+            "nodes": {"a1": {}, "a2": {"inventory_host": "node-two"}},
+        },
+        "beta": {
+            "api_host": "b.example",
+            "api_user": "m@pve",
+            "api_token_id": "move",
+            "api_token_secret": SECRET,
+            "vmid_pool": "20000-20001",
+            "fingerprint": "ab" * 32,
+            "target_root": True,
+            "nodes": {"b1": {}},
+        },
+    }
+
+
+def config(**more):
+    return {
+        "name": "web01",
+        "smbios1": f"uuid={UUID}",
+        "scsi0": "local:117/vm-117-disk-0.raw,size=1G",
+        "scsi1": "local:117/vm-117-disk-1.raw,size=512M",
+        "ide2": "none,media=cdrom",
+        "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr3",
+        "memory": 512,
+        **more,
+    }
+
+
+def vm(vmid, name, node="a1", **more):
+    return {"type": "qemu", "vmid": vmid, "name": name, "node": node, "status": "running", **more}
+
+
+class FakeApi:
+    """Answers from a table of paths; a path that is missing is HTTP 500 as Proxmox VE says it."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def get(self, *segments, **parameters):
+        path = "/".join(segments)
+        if path == "access/permissions":
+            wanted = parameters["path"]
+            return {wanted: dict.fromkeys(self.answers["permissions"].get(wanted, []), 1)}
+        if path not in self.answers:
+            raise ApiRefused(f"{path} does not exist", object=path, status=500)
+        return self.answers[path]
+
+
+@pytest.fixture
+def world():
+    return {
+        "a.example": {
+            "cluster/resources": [vm(117, "web01", "a2"), vm(118, "db01"), {"type": "lxc", "vmid": 119}],
+            "nodes/a2/qemu/117/config": config(),
+            "nodes/a1/qemu/118/config": config(name="db01", smbios1=f"uuid={OTHER_UUID}"),
+        },
+        "b.example": {
+            "cluster/resources": [],
+            "version": {"version": "9.2.6"},
+            "nodes": [{"node": "b1", "status": "online"}],
+            "nodes/b1/storage": [
+                {"storage": "fast", "content": "images,rootdir", "enabled": 1, "active": 1, "avail": 100 << 30},
+                {"storage": "slow", "content": "images", "enabled": 1, "active": 1, "avail": 100 << 30},
+                {"storage": "iso", "content": "iso", "enabled": 1, "active": 1, "avail": 100 << 30},
+            ],
+            "nodes/b1/network": [{"iface": "vmbr0", "type": "bridge"}, {"iface": "eth0", "type": "eth"}],
+            "permissions": copy.deepcopy(GRANTED),
+        },
+    }
+
+
+@pytest.fixture
+def look(world):
+    def ask(source=None, target=None, declared=None, **more):
+        opened = []
+
+        def opener(endpoint, secret, side):
+            opened.append((endpoint.host, secret, side))
+            return FakeApi(world[endpoint.host])
+
+        placed = place(
+            declared or clusters(),
+            source or {"cluster": "alpha", "name": "web01"},
+            target or {"cluster": "beta"},
+            more.pop("disks", {"default": "fast", "scsi1": {"storage": "slow", "format": "raw"}}),
+            more.pop("nics", {"default": "vmbr0"}),
+            opener=opener,
+            **more,
+        )
+        assert SECRET not in repr(placed)
+        return placed
+
+    return ask
+
+
+def refusal(look, *arguments, **keywords):
+    with pytest.raises(CrossclusterError) as caught:
+        look(*arguments, **keywords)
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+def test_vm_is_found_by_name_with_its_node_and_inventory_host(look):
+    placed = look()
+    assert placed["source"] == {
+        "cluster": "alpha",
+        "node": "a2",
+        "inventory_host": "node-two",
+        "vmid": 117,
+        "name": "web01",
+        "status": "running",
+        "uuid": UUID,
+    }
+    assert placed["options"] == {
+        "source": {"vmid": 117, "uuid": UUID},
+        "target": {
+            "api_host": "b.example",
+            "api_port": 8006,
+            "node": "b1",
+            "vmid": "same",
+            "api_user": "m@pve",
+            "api_token_id": "move",
+            "validate_certs": True,
+            "fingerprint": "ab" * 32,
+        },
+    }
+    assert placed["target"]["inventory_host"] == "beta-b1"
+    assert placed["target"]["target_root"] is True
+    assert placed["target"]["there"] is False
+
+
+def test_vm_is_found_without_token_from_what_a_node_said(look, world):
+    declared = clusters()
+    for key in ("api_host", "api_user", "api_token_id", "api_token_secret"):
+        del declared["alpha"][key]
+    found = world.pop("a.example")["cluster/resources"]
+    first = look(declared=declared, found=found)
+    assert first["complete"] is False
+    assert first["source"]["inventory_host"] == "node-two"
+    second = look(declared=declared, found=found, config=config())
+    assert second["complete"] is True
+    assert second["options"]["source"]["uuid"] == UUID
+
+
+def test_pool_gives_the_first_free_number(look, world):
+    world["b.example"]["cluster/resources"] = [vm(20000, "x", "b1")]
+    world["b.example"]["permissions"]["/vms/20001"] = GRANTED["/vms/20000"]
+    placed = look(target={"cluster": "beta", "vmid": "pool"})
+    assert placed["target"]["vmid"] == 20001
+    assert placed["options"]["target"]["vmid_pool"] == "20000-20001"
+
+
+@pytest.mark.parametrize("vmid", ["same", "pool"])
+def test_vm_that_is_there_already_is_recognised_by_its_uuid(look, world, vmid):
+    number = 117 if vmid == "same" else 20001
+    world["b.example"]["cluster/resources"] = [vm(number, "renamed", "b1")]
+    world["b.example"][f"nodes/b1/qemu/{number}/config"] = config(smbios1=f"uuid={UUID.upper()}")
+    world["b.example"]["nodes/b1/storage"] = []
+    placed = look(target={"cluster": "beta", "vmid": vmid})
+    assert placed["target"]["there"] is True
+    assert placed["target"]["vmid"] == number
+
+
+def test_reservation_without_uuid_is_left_to_the_worker(look, world):
+    world["b.example"]["cluster/resources"] = [vm(117, "", "b1", lock="create")]
+    world["b.example"]["nodes/b1/qemu/117/config"] = {"lock": "create"}
+    assert look()["target"]["there"] is True
+
+
+def take_away(path, privilege):
+    return lambda world: world["b.example"]["permissions"][path].remove(privilege)
+
+
+def put(host, path, value):
+    return lambda world: world[host].__setitem__(path, value)
+
+
+def occupy(world):
+    world["b.example"]["cluster/resources"] = [vm(117, "other", "b1")]
+    world["b.example"]["nodes/b1/qemu/117/config"] = config(smbios1=f"uuid={OTHER_UUID}")
+
+
+STORAGE = {"storage": "fast", "content": "images", "enabled": 1, "active": 1, "avail": 1 << 40}
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("VM_NOT_FOUND", put("a.example", "cluster/resources", [])),
+        ("VM_NAME_AMBIGUOUS", put("a.example", "cluster/resources", [vm(1, "web01"), vm(2, "web01")])),
+        ("VM_IN_HA", put("a.example", "cluster/resources", [vm(117, "web01", "a2", hastate="ignored")])),
+        ("VM_IS_TEMPLATE", put("a.example", "cluster/resources", [vm(117, "web01", "a2", template=1)])),
+        ("NODE_UNKNOWN", put("a.example", "cluster/resources", [vm(117, "web01", "a9")])),
+        ("UUID_MISSING", put("a.example", "nodes/a2/qemu/117/config", {"name": "web01"})),
+        ("VMID_OCCUPIED", occupy),
+        ("VERSION_TOO_OLD", put("b.example", "version", {"version": "7.2-11"})),
+        ("NODE_UNKNOWN", put("b.example", "nodes", [{"node": "b9", "status": "online"}])),
+        ("NODE_OFFLINE", put("b.example", "nodes", [{"node": "b1", "status": "offline"}])),
+        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [])),
+        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "content": "iso"}])),
+        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "enabled": 0}])),
+        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "active": 0}])),
+        ("SPACE_SHORT", put("b.example", "nodes/b1/storage", [{**STORAGE, "avail": 1000}])),
+        ("BRIDGE_UNKNOWN", put("b.example", "nodes/b1/network", [{"iface": "vmbr0", "type": "eth"}])),
+        ("PRIVILEGE_MISSING", take_away("/", "Sys.Incoming")),
+        ("PRIVILEGE_MISSING", take_away("/vms/117", "VM.Audit")),
+        ("PRIVILEGE_MISSING", take_away("/storage/slow", "Datastore.AllocateSpace")),
+        ("PRIVILEGE_MISSING", take_away("/sdn/zones/localnetwork/vmbr0", "SDN.Use")),
+    ],
+)
+def test_what_is_missing_is_named(look, world, code, change):
+    change(world)
+    error = refusal(look)
+    assert error.code == code
+    assert error.message
+    assert error.object
+
+
+@pytest.mark.parametrize(
+    ("code", "asked"),
+    [
+        ("CLUSTER_UNKNOWN", {"source": {"cluster": "gamma", "name": "web01"}}),
+        ("CLUSTER_UNKNOWN", {"target": {"cluster": None}}),
+        ("CLUSTERS_INVALID", {"source": {"cluster": "alpha"}}),
+        ("NODE_UNKNOWN", {"target": {"cluster": "beta", "node": "b7"}}),
+        ("UUID_DIFFERS", {"source": {"cluster": "alpha", "vmid": 117, "uuid": OTHER_UUID}}),
+        ("VM_NOT_FOUND", {"source": {"cluster": "alpha", "vmid": 117, "name": "db01"}}),
+        ("DISK_WITHOUT_STORAGE", {"disks": {"scsi0": "fast"}}),
+        ("NIC_WITHOUT_BRIDGE", {"nics": {}}),
+        ("STORAGE_UNUSABLE", {"disks": {"default": "iso"}}),
+        ("BRIDGE_UNKNOWN", {"nics": {"default": "eth0"}}),
+    ],
+)
+def test_what_is_asked_wrongly_is_named(look, world, code, asked):
+    for privilege in ("/storage/iso", "/storage/fast"):
+        world["b.example"]["permissions"][privilege] = ["Datastore.AllocateSpace"]
+    assert refusal(look, **asked).code == code
+
+
+def test_pool_without_free_number_is_refused(look, world):
+    world["b.example"]["cluster/resources"] = [vm(20000, "x", "b1"), vm(20001, "y", "b1")]
+    assert refusal(look, target={"cluster": "beta", "vmid": "pool"}).code == "POOL_EXHAUSTED"
+
+
+def test_ha_resource_that_moved_already_is_not_refused(look, world):
+    world["a.example"]["cluster/resources"] = [vm(117, "web01", "a2", hastate="stopped", status="stopped")]
+    assert look()["source"]["status"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        SECRET,
+        {"alpha": SECRET},
+        {"alpha": {"api_tokn_secret": SECRET, "nodes": {"a1": {}}}},
+        {"alpha": {"api_host": ["x"], "nodes": {"a1": {}}}},
+        {"alpha": {"api_port": 0, "nodes": {"a1": {}}}},
+        {"alpha": {"vmid_pool": "9-1", "nodes": {"a1": {}}}},
+        {"alpha": {"validate_certs": "maybe", "nodes": {"a1": {}}}},
+        {"alpha": {"nodes": {}}},
+        {"alpha": {"nodes": {"a1": {"api_hst": "x"}}}},
+    ],
+)
+def test_declaration_of_clusters_is_checked_without_quoting_it(broken):
+    with pytest.raises(CrossclusterError) as caught:
+        place(broken, {"cluster": "alpha", "vmid": 117}, None, {}, {}, opener=None)
+    assert caught.value.code == "CLUSTERS_INVALID"
+    assert caught.value.side is Side.CONTROLLER
+    assert SECRET not in str(caught.value)
+
+
+def test_fingerprint_of_the_cluster_is_not_taken_for_another_address(look, world):
+    declared = clusters()
+    declared["beta"]["nodes"] = {"b1": {"api_host": "b1.example"}, "b2": {"api_host": "b2.example"}}
+    world["b1.example"] = world["b.example"]
+    placed = look(target={"cluster": "beta", "node": "b1"}, declared=declared)
+    assert placed["options"]["target"]["api_host"] == "b1.example"
+    assert "fingerprint" not in placed["options"]["target"]
