@@ -1,0 +1,58 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that POST mtunnel and the tunnel's commands share, and what they undo."""
+
+from __future__ import annotations
+
+import socket
+from typing import Callable, List, Optional
+
+from lab.node.base import Die, Node, ParamError, may_all
+from lab.node.cluster import Cluster
+from lab.node.command_line import bridge_exists
+from lab.node.storage import Storages
+
+from . import peers
+
+__all__ = ["bridge", "forget", "node_address", "storage", "stub"]
+
+May = Callable[[str, List[str], bool], bool]
+
+
+def storage(node: Node, sid: str, may: Optional[May]) -> None:
+    """It exists, is enabled here, the caller may allocate, and it holds images; refused in this order."""
+    Storages(node).check_enabled(sid)
+    may_all(may, "/storage/" + sid, ["Datastore.AllocateSpace"])
+    Storages(node).check_enabled_images(sid)
+
+
+def bridge(name: str) -> None:
+    """An interface of that name is there."""
+    if not bridge_exists(name):
+        raise Die("bridge '%s' does not exist" % name)
+
+
+def stub(node: Node, vmid: int) -> None:
+    """Take the VMID for the whole cluster; a taken one is a bad parameter (mtunnel-protocol 9.1)."""
+    try:
+        Cluster(node).create_stub(vmid, 5.0)
+    except Die as error:
+        raise ParamError({"vmid": error.text + "\n"}) from None
+
+
+def node_address(node: Node) -> str:
+    """The address other nodes know this one by."""
+    known = peers.addresses(node).get(node.name)
+    if known:
+        return known
+    try:
+        return socket.gethostbyname(node.name)
+    except OSError:
+        return "127.0.0.1"
+
+
+def forget(node: Node, vmid: int) -> None:
+    """Destroy the VM without asking whether it runs: config and the volumes it owns."""
+    from lab.node import destroy
+
+    destroy.destroy_now(node, vmid, skiplock=True)
