@@ -21,7 +21,8 @@ from .errors import ConnectFailed, ConnectTimeout, StreamLost
 
 __all__ = ["TlsStream"]
 
-_READ = 262144
+# Bytes per read. What comes back through a tunnel is small, and a large buffer costs its allocation each time.
+_READ = 65536
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -39,7 +40,7 @@ class TlsStream:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
-        self._out = bytearray()
+        self._out: Buffer = b""  # taken out of the TLS object, not yet taken by the kernel from _sent on
         self._sent = 0
         self._eof = False
 
@@ -86,24 +87,27 @@ class TlsStream:
     @property
     def pending(self) -> int:
         """Encrypted bytes that the kernel has not taken yet."""
-        return len(self._out) - self._sent
+        return len(self._out) - self._sent + self._outgoing.pending
+
+    @property
+    def hidden(self) -> bool:
+        """Whether bytes have come that poll() no longer shows."""
+        return self._incoming.pending > 0 or self._tls.pending() > 0
 
     def read(self) -> Optional[bytes]:
         """Decrypted bytes; None when there are none now; b"" at the end of the connection."""
         while True:
+            if not self._eof and not self.hidden and not self._fill():
+                return None
             try:
-                data = self._tls.read(_READ)
+                return self._tls.read(_READ)
             except ssl.SSLWantReadError:
-                if not self._fill():
-                    return None
-                continue
+                if self._eof or not self._fill():  # half a record
+                    return b"" if self._eof else None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
             except ssl.SSLError as error:
                 raise self._lost(error) from error
-            finally:
-                self._collect()
-            return data
 
     def write(self, data: Buffer) -> None:
         """Encrypt ``data``; nothing is sent before :meth:`flush`."""
@@ -114,21 +118,21 @@ class TlsStream:
                 view = view[self._tls.write(view) :]
         except ssl.SSLError as error:
             raise self._lost(error) from error
-        self._collect()
 
     def flush(self) -> bool:
         """Hand encrypted bytes to the kernel; True when all of them are there."""
         try:
-            while self._sent < len(self._out):
-                with memoryview(self._out) as whole, whole[self._sent :] as rest:
-                    self._sent += self._socket.send(rest)
+            while True:
+                if self._sent == len(self._out):
+                    # One read of everything and one send of it: a frame is one system call.
+                    self._out, self._sent = self._outgoing.read(), 0
+                    if not self._out:
+                        return True
+                self._sent += self._socket.send(memoryview(self._out)[self._sent :] if self._sent else self._out)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             raise self._lost(error) from error
-        self._out = bytearray()
-        self._sent = 0
-        return True
 
     def close_gracefully(self) -> None:
         """Send what the kernel takes at once and a close notify, then close. Never blocks, never raises."""
@@ -137,7 +141,6 @@ class TlsStream:
         except (ssl.SSLError, OSError, ValueError):
             pass
         try:
-            self._collect()
             self.flush()
             self._socket.shutdown(socket.SHUT_WR)
         except (OSError, StreamLost):
@@ -169,10 +172,6 @@ class TlsStream:
             self._incoming.write_eof()
         return True
 
-    def _collect(self) -> None:
-        if self._outgoing.pending:
-            self._out += self._outgoing.read()
-
     def _handshake(self, deadline: float, clock: Callable[[], float]) -> None:
         while True:
             try:
@@ -194,7 +193,6 @@ class TlsStream:
 
     def _exchange(self, done: bool, deadline: float, clock: Callable[[], float]) -> None:
         """Send what the handshake produced and, unless it is done, wait for more of the peer."""
-        self._collect()
         try:
             while not self.flush():
                 _wait(self._socket, select.POLLOUT, self.name, deadline, clock)
