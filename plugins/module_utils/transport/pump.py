@@ -64,7 +64,8 @@ class Pump:
         self._channel = channel
         self._clock = clock
         self._poll = select.poll()
-        self._masks: Dict[int, int] = {}
+        self._handlers: Dict[int, Callable[[float], None]] = {}
+        self._state: Any = None
         self._end: Optional[PumpEnd] = None
         self._listener: Optional[Listener] = None
         self._local: Optional[Local] = None
@@ -118,7 +119,7 @@ class Pump:
             now = self._clock()
             try:
                 for descriptor, _events in ready:
-                    self._serve(descriptor, now)
+                    self._handlers[descriptor](now)
                 if self._more:
                     self._pull(now)
                 if self._throttled:
@@ -146,39 +147,36 @@ class Pump:
         What has no interest now is left out altogether: poll() would report its hang-up again and again.
         """
         remote, local = self._remote, self._local
-        wanted = {self._channel.fileno(): select.POLLIN}
+        state = (self._may_read(), self._stalled, remote.pending > 0, local and local.pending > 0, self._listener)
+        if state == self._state:
+            return
+        self._state = state
+        for descriptor in self._handlers:
+            self._poll.unregister(descriptor)
+        self._handlers.clear()
+        self._handle(self._channel.fileno(), select.POLLIN, self._commands)
         mask = (0 if self._stalled else select.POLLIN) | (select.POLLOUT if remote.pending else 0)
-        if mask:
-            wanted[remote.fileno()] = mask
+        self._handle(remote.fileno(), mask, self._serve_remote)
         if local is not None:
             mask = (select.POLLIN if self._may_read() else 0) | (select.POLLOUT if local.pending else 0)
-            if mask:
-                wanted[local.fileno()] = mask
+            self._handle(local.fileno(), mask, self._serve_local)
         elif self._listener is not None:
-            wanted[self._listener.fileno()] = select.POLLIN
-        if wanted != self._masks:
-            for descriptor in self._masks.keys() - wanted.keys():
-                self._poll.unregister(descriptor)
-            for descriptor, mask in wanted.items():
-                self._poll.register(descriptor, mask)
-            self._masks = wanted
+            self._handle(self._listener.fileno(), select.POLLIN, self._accept)
+
+    def _handle(self, descriptor: int, mask: int, handler: Callable[[float], None]) -> None:
+        if mask:
+            self._poll.register(descriptor, mask)
+            self._handlers[descriptor] = handler
 
     def _may_read(self) -> bool:
         """Whether another frame of QEMU may be taken: one frame in flight, and the rate allows it."""
         return not self._remote.pending and not self._throttled and self._draining_until is None
 
-    def _serve(self, descriptor: int, now: float) -> None:
-        if self._local is not None and descriptor == self._local.fileno():
-            self._serve_local(now)
-        elif descriptor == self._remote.fileno():
-            if self._remote.pending:
-                self._remote.flush()
-            if not self._stalled:
-                self._pull(now)
-        elif descriptor == self._channel.fileno():
-            self._commands(now)
-        elif self._listener is not None and descriptor == self._listener.fileno():
-            self._accept(now)
+    def _serve_remote(self, now: float) -> None:
+        if self._remote.pending:
+            self._remote.flush()
+        if not self._stalled:
+            self._pull(now)
 
     # From QEMU to the server.
 
@@ -254,22 +252,20 @@ class Pump:
 
     def _pull(self, now: float) -> None:
         """Take what the server sent until there is nothing, or until QEMU does not take it."""
+        self._more = False
         while self._end is None:
             if self._local is not None and self._local.pending:
-                self._stalled, self._more = True, True
+                self._stalled = True
                 self._guard.suspend()
-                break
+                return
             events = self._remote.receive()
             if events is None:
                 self._server_eof()
-                break
-            if not events:
-                self._more = False
-                break
+                return
             for event in events:
                 self._event(event, now)
-        if self._stalled:
-            self._more = False
+            if not events or not self._remote.hidden:
+                return
 
     def _unstall(self, now: float) -> None:
         self._stalled = False

@@ -41,6 +41,7 @@ class WebsocketEnd:
         self._rest = rest
         self._buffer = memoryview(bytearray(HEADER_ROOM + payload))
         self._length = -1
+        self._start = 0
         self.room = self._buffer[HEADER_ROOM:]  # where the local end reads into
 
     @classmethod
@@ -79,14 +80,19 @@ class WebsocketEnd:
         """Encrypted bytes that the kernel has not taken yet."""
         return self._stream.pending
 
+    @property
+    def hidden(self) -> bool:
+        """Whether bytes have come that poll() no longer shows."""
+        return bool(self._rest) or self._stream.hidden
+
     def send_room(self, length: int) -> bool:
         """Send the first ``length`` bytes of :attr:`room` as one frame; True when the kernel has all of it."""
-        header = frames.client_header(length)
-        start = HEADER_ROOM - len(header)
-        if length != self._length:  # a full frame keeps its header
-            self._buffer[start:HEADER_ROOM] = header
+        if length != self._length:  # one full frame after the other keeps its header
+            header = frames.client_header(length)
+            self._start = HEADER_ROOM - len(header)
+            self._buffer[self._start : HEADER_ROOM] = header
             self._length = length
-        self._stream.write(self._buffer[start : HEADER_ROOM + length])
+        self._stream.write(self._buffer[self._start : HEADER_ROOM + length])
         return self._stream.flush()
 
     def send_ping(self, payload: bytes) -> None:
