@@ -98,6 +98,9 @@ def _refused(session: Session, event: Event, answer: Answer) -> None:
     if expected["status"] == 101:
         return
     for name, value in expected["headers"].items():
+        if name == "Content-Length":
+            # the recorded length is that of the body with the real host names
+            value = str(len(answer.body))
         session.compare(event, value, answer.header(name), path=f"/headers/{name}")
     for key in ("json", "body"):
         if key in expected:
