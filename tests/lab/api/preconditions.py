@@ -10,6 +10,7 @@ from typing import Callable, List, Optional
 from lab.node.base import Die, Node, ParamError, may_all
 from lab.node.cluster import Cluster
 from lab.node.command_line import bridge_exists
+from lab.node.destroy import destroy_files
 from lab.node.storage import Storages
 
 from . import peers
@@ -53,6 +54,4 @@ def node_address(node: Node) -> str:
 
 def forget(node: Node, vmid: int) -> None:
     """Destroy the VM without asking whether it runs: config and the volumes it owns."""
-    from lab.node import destroy
-
-    destroy.destroy_now(node, vmid, skiplock=True)
+    destroy_files(node, vmid, skiplock=True)

@@ -20,7 +20,7 @@ from typing import Callable, Dict, Optional
 
 from lab.node.base import Node
 
-from . import auth
+from . import auth, statd
 from .daemon import SOCKET, Daemon
 from .frontend import Worker
 from .personality import current
@@ -95,6 +95,7 @@ class Master:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._start(lambda: Daemon(self.node, self.registry).serve(self.unix))
+        self._start(lambda: statd.serve(self.node))
         for slot in range(current().workers):
             self._start(lambda slot=slot: Worker(self.node, self.context, slot).run(self.tcp))
         while True:

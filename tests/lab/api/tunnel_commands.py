@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
-from lab.node import vm, vmconfig
+from lab.node import update, vm, vmconfig
 from lab.node.base import Denied, Die, Node
 from lab.node.command_line import Extras
 from lab.node.properties import format_drive, format_size
@@ -186,8 +186,6 @@ def config(session: Session, parameters: Parameters) -> Result:
         text = parameters["conf"].encode("latin-1").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise Die(WIDE) from None
-    from lab.node import update
-
     update.apply_tunnel_config(session.node, session.vmid, text, session.user, session.may)
     session.lock = "migrate"
     return None

@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""/cluster: status, resources, next id, HA, options, replication, firewall."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+from lab.node.base import ParamError
+from lab.node.ha import Resources
+
+from .. import peers, statd
+from ..registry import Call, Need, method
+from ..schema import enum, string
+
+AUDIT = Need("/", ("Sys.Audit",))
+
+
+@method("GET", "/cluster/status", {}, AUDIT)
+def status(call: Call) -> List[Dict[str, Any]]:
+    """Nodes as corosync sees them; the cluster entry only when there is more than one."""
+    names, addresses = call.cluster.nodes(), peers.addresses(call.node)
+    alive = statd.broadcast(call.node)
+    found: List[Dict[str, Any]] = []
+    if len(names) > 1:
+        found.append({"type": "cluster", "id": "cluster", "name": statd.cluster_name(call.node), "nodes": len(names),
+                      "quorate": int(call.cluster.quorate()), "version": len(names)})
+    for number, name in enumerate(names):
+        found.append({"type": "node", "id": "node/" + name, "name": name, "local": int(name == call.node.name),
+                      "nodeid": number + 1 if len(names) > 1 else 0, "level": "", "ip": addresses.get(name, ""),
+                      "online": int(name == call.node.name or name in alive)})
+    return found
+
+
+@method("GET", "/cluster/resources", {"type": enum("vm", "storage", "node", "sdn", optional=True)})
+def resources(call: Call) -> List[Dict[str, Any]]:
+    """What the nodes last reported; a VM nobody reported yet is unknown and has no name."""
+    wanted = call.params.get("type")
+    known = statd.broadcast(call.node)
+    found: List[Dict[str, Any]] = []
+    if wanted in (None, "vm"):
+        found += _vms(call, known)
+    if wanted in (None, "node"):
+        found += _nodes(call, known)
+    if wanted in (None, "storage"):
+        found += _storages(call, known)
+    return found
+
+
+def _vms(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
+    ha = Resources(call.node)
+    pools = {vmid: name for name, members in call.access.config.pools.items() for vmid in members["vms"]}
+    found = []
+    for vmid, (name, kind) in sorted(call.cluster.vms().items()):
+        if not call.may("/vms/%d" % vmid, ["VM.Audit"]):
+            continue
+        entry: Dict[str, Any] = {"id": "%s/%d" % (kind, vmid), "node": name, "type": kind, "vmid": vmid,
+                                 "status": "unknown"}
+        entry.update(_reported(known.get(name, {}).get("vms", {}).get(str(vmid))))
+        if ha.state(vmid) is not None:
+            entry["hastate"] = ha.state(vmid)
+        if str(vmid) in pools:
+            entry["pool"] = pools[str(vmid)]
+        found.append(entry)
+    return found
+
+
+def _reported(summary: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    if not summary:
+        return {}
+    shown = {key: summary[key] for key in ("name", "status", "cpu", "maxmem", "mem", "maxdisk", "disk", "netin", "netout",
+                                           "uptime", "lock", "tags") if key in summary}
+    return {**shown, "maxcpu": summary.get("cpus", 1), "template": summary.get("template", 0),
+            "diskread": summary.get("diskread", 0), "diskwrite": summary.get("diskwrite", 0)}
+
+
+def _nodes(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
+    found = []
+    for name in call.cluster.nodes():
+        entry: Dict[str, Any] = {"id": "node/" + name, "node": name, "type": "node",
+                                 "status": "online" if name in known else "unknown"}
+        if call.may("/nodes/" + name, ["Sys.Audit"]):
+            entry.update({key: value for key, value in known.get(name, {}).get("node", {}).items() if key != "ssl"})
+        found.append(entry)
+    return found
+
+
+def _storages(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
+    found = []
+    for name, report in sorted(known.items()):
+        for sid, answer in sorted(report.get("storages", {}).items()):
+            if call.may("/storage/" + sid, ["Datastore.Audit", "Datastore.AllocateSpace"], True):
+                found.append({"id": "storage/%s/%s" % (name, sid), "node": name, "storage": sid, "type": "storage",
+                              "plugintype": answer["type"], "status": "available" if answer["active"] else "unknown",
+                              "content": answer["content"], "shared": answer["shared"], "disk": answer["used"],
+                              "maxdisk": answer["total"]})
+    return found
+
+
+@method("GET", "/cluster/nextid", {"vmid": string(optional=True, format="vmid")})
+def nextid(call: Call) -> str:
+    """The lowest free VMID, or the given one when it is free."""
+    wanted = call.params.get("vmid")
+    if wanted is None:
+        return str(call.cluster.next_id())
+    if call.cluster.locate(int(wanted)) is not None:
+        raise ParamError({"vmid": "VM %s already exists" % wanted})
+    return wanted
+
+
+@method("GET", "/cluster/ha/resources", {"type": string(optional=True)}, AUDIT)
+def ha_resources(call: Call) -> List[Dict[str, str]]:
+    """HA resources in any state."""
+    return Resources(call.node).listing()
+
+
+@method("GET", "/cluster/ha/resources/{sid}", {}, AUDIT)
+def ha_resource(call: Call) -> Dict[str, str]:
+    """One HA resource."""
+    sid = call.params["sid"]
+    return Resources(call.node).get(sid if ":" in sid else "vm:" + sid)
+
+
+@method("GET", "/cluster/ha/status/current", {}, AUDIT)
+def ha_status(call: Call) -> List[Dict[str, Any]]:
+    """HA services; no manager runs in the lab."""
+    found: List[Dict[str, Any]] = [{"id": "quorum", "type": "quorum", "node": call.node.name, "quorate": 1,
+                                    "status": "OK" if call.cluster.quorate() else "No quorum!"}]
+    for entry in Resources(call.node).listing():
+        found.append({"id": "service:" + entry["sid"], "type": "service", "sid": entry["sid"],
+                      "state": entry["state"], "request_state": entry["state"], "node": call.node.name})
+    return found
+
+
+@method("GET", "/cluster/options", {}, AUDIT)
+def options(call: Call) -> Dict[str, Any]:
+    """datacenter.cfg."""
+    try:
+        text = call.node.path("/etc/pve/datacenter.cfg").read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+@method("GET", "/cluster/replication")
+def replication(call: Call) -> List[Dict[str, Any]]:
+    """Replication jobs of the VMs one may audit."""
+    found = []
+    for job, keys in call.cluster.sections("/etc/pve/replication.cfg").items():
+        guest = job.partition("-")[0]
+        if call.may("/vms/" + guest, ["VM.Audit"]):
+            found.append({"id": job, "guest": int(guest) if guest.isdigit() else guest, "jobnum": 0, **keys})
+    return found
+
+
+@method("GET", "/cluster/backup", {}, AUDIT)
+def backup(call: Call) -> List[Dict[str, Any]]:
+    """No backup jobs."""
+    return []
+
+
+@method("GET", "/cluster/firewall/options", {}, AUDIT)
+def firewall_options(call: Call) -> Dict[str, Any]:
+    """Options of the cluster's firewall file."""
+    return _firewall(call).get("OPTIONS", {})
+
+
+@method("GET", "/cluster/firewall/aliases", {}, AUDIT)
+def firewall_aliases(call: Call) -> List[Dict[str, str]]:
+    """Aliases of the cluster's firewall file."""
+    return [{"name": key, "cidr": value} for key, value in _firewall(call).get("ALIASES", {}).items()]
+
+
+def _firewall(call: Call) -> Dict[str, Dict[str, str]]:
+    sections: Dict[str, Dict[str, str]] = {}
+    current: Dict[str, str] = {}
+    try:
+        lines = call.node.path("/etc/pve/firewall/cluster.fw").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return sections
+    for line in lines:
+        if line.startswith("["):
+            current = sections.setdefault(line.strip("[] ").upper(), {})
+        elif ":" in line or " " in line.strip():
+            key, _, value = line.replace(":", " ", 1).strip().partition(" ")
+            current[key] = value.strip()
+    return sections

@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""/nodes: status, time, network, certificates, capabilities, storages and their content."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from typing import Any, Dict, List, Optional
+
+from lab.node import vm
+from lab.node.base import Denied, Die
+from lab.node.storage import Storages, check_format
+
+from .. import statd
+from ..registry import Call, Need, method
+from ..schema import boolean, split_list, string
+from .access import VERSION
+
+NODE = "/nodes/{node}"
+NODE_AUDIT = Need("/nodes/{node}", ("Sys.Audit",))
+SPACE = ("Datastore.Audit", "Datastore.AllocateSpace")
+STORAGE = Need("/storage/{storage}", SPACE, True)
+
+
+@method("GET", "/nodes")
+def nodes(call: Call) -> List[Dict[str, Any]]:
+    """Nodes of the cluster; figures only for those one may audit."""
+    known = statd.broadcast(call.node)
+    found = []
+    for name in call.cluster.nodes():
+        entry: Dict[str, Any] = {"node": name, "id": "node/" + name, "type": "node",
+                                 "status": "online" if name in known else "unknown"}
+        if call.may("/nodes/" + name, ["Sys.Audit"]):
+            entry.update(known.get(name, {}).get("node", {}))
+        found.append(entry)
+    return found
+
+
+@method("GET", NODE + "/status", {}, NODE_AUDIT)
+def status(call: Call) -> Dict[str, Any]:
+    """Load and space of the node."""
+    figures = statd.node_figures()
+    root = os.statvfs("/")
+    size = root.f_frsize
+    return {
+        "uptime": figures["uptime"], "cpu": figures["cpu"], "wait": 0, "idle": 0,
+        "loadavg": ["%.2f" % value for value in os.getloadavg()],
+        "memory": {"total": figures["maxmem"], "used": figures["mem"], "free": figures["maxmem"] - figures["mem"],
+                   "available": figures["maxmem"] - figures["mem"]},
+        "swap": {"total": 0, "used": 0, "free": 0},
+        "rootfs": {"total": root.f_blocks * size, "used": (root.f_blocks - root.f_bfree) * size,
+                   "free": root.f_bfree * size, "avail": root.f_bavail * size},
+        "cpuinfo": {"cpus": figures["maxcpu"], "cores": figures["maxcpu"], "sockets": 1, "model": "lab", "hvm": "0"},
+        "kversion": "Linux %s" % os.uname().release, "pveversion": "pve-manager/%s/%s" % (VERSION["version"],
+                                                                                        VERSION["repoid"]),
+        "current-kernel": {"sysname": "Linux", "release": os.uname().release, "machine": os.uname().machine},
+    }
+
+
+@method("GET", NODE + "/time", {}, NODE_AUDIT)
+def clock(call: Call) -> Dict[str, Any]:
+    """Clock of the node."""
+    now = int(time.time())
+    return {"time": now, "localtime": now - time.timezone, "timezone": "UTC"}
+
+
+@method("GET", NODE + "/version")
+def version(call: Call) -> Dict[str, str]:
+    """Release of the node."""
+    return VERSION
+
+
+@method("GET", NODE + "/network", {"type": string(optional=True)})
+def network(call: Call) -> List[Dict[str, Any]]:
+    """Interfaces of the node; bridges and physical ones."""
+    wanted = call.params.get("type")
+    found = []
+    for name in sorted(os.listdir("/sys/class/net")):
+        if name == "lo" or name.startswith(("tap", "veth", "fwbr")):
+            continue
+        bridge = os.path.isdir("/sys/class/net/%s/bridge" % name)
+        kind = "bridge" if bridge else "eth"
+        if wanted in (None, kind) or (wanted in ("any_bridge", "any_local_bridge", "include_sdn") and bridge):
+            found.append(_interface(name, kind))
+    return found
+
+
+def _interface(name: str, kind: str) -> Dict[str, Any]:
+    entry: Dict[str, Any] = {"iface": name, "type": kind, "active": 1, "autostart": 1, "method": "manual",
+                             "method6": "manual", "families": ["inet"], "priority": 3}
+    if kind == "bridge":
+        entry.update({"bridge_ports": "", "bridge_fd": "0", "bridge_stp": "off"})
+    else:
+        entry["exists"] = 1
+    shown = subprocess.run(["ip", "-o", "addr", "show", "dev", name], stdout=subprocess.PIPE, text=True).stdout
+    match = re.search(r"inet ([\d.]+)/(\d+)", shown)
+    if match:
+        entry.update({"method": "static", "address": match[1], "netmask": match[2], "cidr": "%s/%s" % match.groups()})
+    match = re.search(r"inet6 ([0-9a-f:]+)/(\d+) scope global", shown)
+    if match:
+        entry.update({"method6": "static", "address6": match[1], "netmask6": match[2], "cidr6": "%s/%s" % match.groups()})
+    return entry
+
+
+@method("GET", NODE + "/certificates/info")
+def certificates(call: Call) -> List[Dict[str, Any]]:
+    """The node's certificates; any authenticated user."""
+    found = []
+    for name in ("pve-ssl.pem", "pveproxy-ssl.pem"):
+        path = call.node.path("/etc/pve/nodes/%s/%s" % (call.node.name, name))
+        if path.exists():
+            found.append({"filename": name, **_certificate(str(path)), "pem": path.read_text("ascii")})
+    return found
+
+
+def _certificate(path: str) -> Dict[str, Any]:
+    argv = ["openssl", "x509", "-in", path, "-noout", "-fingerprint", "-sha256", "-subject", "-issuer", "-dates",
+            "-ext", "subjectAltName", "-nameopt", "compat", "-dateopt", "iso_8601"]
+    out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    text = dict(re.findall(r"^(\S+?) ?= ?(.*)$", out, re.MULTILINE))
+    fingerprint = next((value for key, value in text.items() if "ingerprint" in key), "")
+    fingerprint = fingerprint or (re.search(r"Fingerprint=(\S+)", out, re.IGNORECASE) or ["", ""])[1]
+    names = re.search(r"Alternative Name:.*\n\s*(.+)", out)
+    san = [part.strip().partition(":")[2] for part in names[1].split(",")] if names else []
+    return {
+        "fingerprint": fingerprint, "subject": text.get("subject", ""), "issuer": text.get("issuer", ""), "san": san,
+        "notbefore": _moment(text.get("notBefore")), "notafter": _moment(text.get("notAfter")),
+        "public-key-type": "id-ecPublicKey", "public-key-bits": 256,
+    }
+
+
+def _moment(text: Optional[str]) -> int:
+    for form in ("%Y-%m-%d %H:%M:%SZ", "%b %d %H:%M:%S %Y %Z"):
+        try:
+            return int(time.mktime(time.strptime(text or "", form)))
+        except ValueError:
+            continue
+    return 0
+
+
+@method("GET", NODE + "/capabilities/qemu/machines")
+def machines(call: Call) -> List[Dict[str, str]]:
+    """Machine types the installed QEMU knows."""
+    out = subprocess.run([vm.PROGRAM, "-machine", "help"], stdout=subprocess.PIPE, text=True).stdout
+    found = []
+    for name in re.findall(r"^(pc-(?:i440fx|q35)-(?:\d+\.\d+(?:\.\d+)?))\s", out, re.MULTILINE):
+        found.append({"id": name, "type": "q35" if "q35" in name else "i440fx", "version": name.rsplit("-", 1)[1]})
+    return found
+
+
+@method("GET", NODE + "/capabilities/qemu/cpu")
+def cpus(call: Call) -> List[Dict[str, Any]]:
+    """CPU models."""
+    names = ("qemu64", "kvm64", "max", "host", "Nehalem", "x86-64-v2", "x86-64-v2-AES", "x86-64-v3")
+    return [{"name": name, "custom": 0, "vendor": "default"} for name in names]
+
+
+# -- storages ---------------------------------------------------------------------------------------------------------
+
+FILTER = {"content": string(optional=True), "enabled": boolean(optional=True), "format": boolean(optional=True),
+          "storage": string(optional=True, format="storage"), "target": string(optional=True)}
+
+
+@method("GET", NODE + "/storage", FILTER)
+def storages(call: Call) -> List[Dict[str, Any]]:
+    """Storages of the node that one may use or audit."""
+    node_storages = Storages(call.node)
+    wanted = set(split_list(call.params.get("content")))
+    found = []
+    for sid in sorted(node_storages.all()):
+        if call.params.get("storage") not in (None, sid) or not call.may("/storage/" + sid, SPACE, True):
+            continue
+        answer = node_storages.status(sid)
+        if wanted and not wanted & set(str(answer["content"]).split(",")):
+            continue
+        if call.params.get("enabled") and not answer["enabled"]:
+            continue
+        total = int(answer["total"])  # type: ignore[call-overload]
+        fraction = int(answer["used"]) / total if total else 0  # type: ignore[call-overload]
+        found.append({"storage": sid, **answer, "used_fraction": fraction})
+    return found
+
+
+@method("GET", NODE + "/storage/{storage}/status", {}, STORAGE)
+def storage_status(call: Call) -> Dict[str, Any]:
+    """Space of one storage."""
+    _known(call)
+    return Storages(call.node).status(call.params["storage"])
+
+
+def _known(call: Call) -> None:
+    from lab.node.base import ParamError
+
+    if call.params["storage"] not in Storages(call.node).all():
+        raise ParamError({"storage": "No such storage."})
+
+
+@method("GET", NODE + "/storage/{storage}/content",
+        {"content": string(optional=True), "vmid": string(optional=True, format="vmid")}, STORAGE)
+def content(call: Call) -> List[Dict[str, Any]]:
+    """Images on a storage."""
+    sid, vmid = call.params["storage"], call.params.get("vmid")
+    Storages(call.node).check_enabled(sid)
+    every = call.may("/storage/" + sid, ["Datastore.Allocate"]) or call.may("/storage/" + sid, ["Datastore.Audit"])
+    found = []
+    for volume in Storages(call.node).list(sid, int(vmid) if vmid else None):
+        if every or call.may("/vms/%d" % volume.vmid, ["VM.Config.Disk"]):
+            found.append({"volid": volume.volid, "vmid": volume.vmid, "format": volume.format, "size": volume.size,
+                          "content": volume.content, "ctime": _ctime(call, volume.volid)})
+    return found
+
+
+def _ctime(call: Call, volid: str) -> int:
+    try:
+        return int(os.stat(Storages(call.node).real_path(volid)).st_ctime)
+    except OSError:
+        return 0
+
+
+@method("POST", NODE + "/storage/{storage}/content",
+        {"filename": string(), "size": string(), "vmid": string(format="vmid"), "format": string(optional=True)},
+        Need("/storage/{storage}", ("Datastore.AllocateSpace",)))
+def allocate(call: Call) -> str:
+    """Make a volume."""
+    name, size = call.params["filename"], call.params["size"]
+    form = call.params.get("format")
+    if form:
+        check_format(name, form)
+    match = re.fullmatch(r"(\d+)([MG]?)", size)
+    if not match:
+        raise Die("unable to parse size '%s'" % size)
+    kib = int(match[1]) * {"": 1, "M": 1024, "G": 1024 * 1024}[match[2]]
+    return Storages(call.node).alloc(call.params["storage"], int(call.params["vmid"]), form, name, kib)
+
+
+def _volid(call: Call) -> str:
+    volume = call.params["volume"]
+    return volume if ":" in volume else "%s:%s" % (call.params["storage"], volume)
+
+
+def _check_volume(call: Call, volid: str, privilege: str) -> None:
+    storage, name = Storages(call.node).split(volid)
+    owner = Storages(call.node).owner_and_format(storage, name)[0]
+    if call.may("/storage/" + storage.sid, ["Datastore.Allocate"]):
+        return
+    if not call.may("/storage/" + storage.sid, [privilege]) or not call.may("/vms/%d" % owner, ["VM.Config.Disk"]):
+        raise Denied("/storage/" + storage.sid, ["Datastore.Allocate"])
+
+
+@method("GET", NODE + "/storage/{storage}/content/{volume}")
+def volume(call: Call) -> Dict[str, Any]:
+    """One volume's path, format and sizes."""
+    volid = _volid(call)
+    _check_volume(call, volid, "Datastore.Audit")
+    size, form, used = Storages(call.node).size(volid)
+    return {"path": Storages(call.node).path(volid), "size": size, "used": used, "format": form}
+
+
+@method("DELETE", NODE + "/storage/{storage}/content/{volume}", {"delay": string(optional=True)})
+def remove(call: Call) -> str:
+    """Remove a volume in a task, in use or not."""
+    volid = _volid(call)
+    _check_volume(call, volid, "Datastore.AllocateSpace")
+    storages_here = Storages(call.node)
+    storage, name = storages_here.split(volid)
+    owner = storages_here.owner_and_format(storage, name)[0]
+
+    def work() -> None:
+        storages_here.free(volid)
+        os.write(1, ("Removed volume '%s'\n" % volid).encode())
+
+    return call.spawn("imgdel", "%d@%s" % (owner, storage.sid), work)
+
+
+@method("GET", NODE + "/replication", {"guest": string(optional=True)})
+def replication(call: Call) -> List[Dict[str, Any]]:
+    """Replication jobs of the node."""
+    return [{"id": job, **keys} for job, keys in call.cluster.sections("/etc/pve/replication.cfg").items()]
