@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from e2e.sides import process_ids
+
 from lab import faults
 
 Healing = Optional[Callable[[], None]]
@@ -163,7 +164,8 @@ BLOWS: dict[str, Blow] = {
     each.__name__: each
     for each in (
         nothing, kill_worker, stop_worker, kill_controller, interrupt_controller, terminate_controller, cancel_runner,
-        lab_fault, cut_control, silence_ram, kill_source_qemu, kill_target_qemu, fill_target, fill_journal, add_ha, take_vmid,
+        lab_fault, cut_control, silence_ram, kill_source_qemu, kill_target_qemu, fill_target, fill_journal, add_ha,
+        take_vmid,
     )
 }  # fmt: skip
 PREPARATIONS: dict[str, Callable[[Any], None]] = {"fill_journal": small_journal_disk}

@@ -22,7 +22,7 @@ from typing import Any, Iterator
 
 @dataclass(frozen=True)
 class Moment:
-    """A record in the journal of the move: its kind, or the phase it enters. ``delay`` counts from the record, seconds."""
+    """A record in the journal of the move: its kind, or the phase it enters. ``delay`` in seconds."""
 
     kind: str = ""
     phase: str = ""
@@ -187,8 +187,8 @@ def process_losses() -> Iterator[Case]:
     yield Case("source-qemu-killed-in-cleanup", "kill_source_qemu", "T", "T", entering("committed"))
     yield Case("target-qemu-killed-before-resume", "lab_fault", "S", "S/H",
                values={"fault": "kill_qemu", "command": "resume", "when": "before", "count": 1})  # fmt: skip
-    yield Case("target-qemu-killed-after-resume", "lab_fault", "S/LT", "S/LT/H",
-               values={"fault": "kill_qemu", "command": "resume", "when": "after", "count": 1}, second="S/LT")  # fmt: skip
+    yield Case("target-qemu-killed-after-resume", "lab_fault", "LT/H", "LT/H",
+               values={"fault": "kill_qemu", "command": "resume", "when": "after", "count": 1}, second="LT/H")  # fmt: skip
 
 
 def full_disks() -> Iterator[Case]:
@@ -212,8 +212,8 @@ def refusals() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """All cases, in the order in which they are run."""
-    makers = (refusals, worker_kills, worker_stops, controller_losses, channel_losses, api_losses, process_losses, full_disks,
-              changes_meanwhile)  # fmt: skip
+    makers = (refusals, worker_kills, worker_stops, controller_losses, channel_losses, api_losses, process_losses,
+              full_disks, changes_meanwhile)  # fmt: skip
     return [case for maker in makers for case in maker()]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]
+CODE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 PLAY_TIMEOUT = 240.0  # seconds; a move of the lab's small guests takes a few
 MODULE = "crosscluster.migration.migration"
 
@@ -59,10 +63,9 @@ class Run:
 
     @property
     def codes(self) -> set[str]:
-        """Every error code that any failed task gave; codes inside a list of refusals too."""
-        return {
-            code for event in self.events if event["event"] in ("failed", "ignored") for code in _codes(event["result"])
-        }
+        """Every error code of a failed task: in its result, or in the text of a look-up that failed."""
+        failed = [event["result"] for event in self.events if event["event"] in ("failed", "ignored")]
+        return set().union(*(_codes(result) | set(CODE.findall(str(result.get("msg", "")))) for result in failed))
 
     def expect(self, status: int = 0) -> Run:
         """This run, if it ended with that status."""
@@ -129,7 +132,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 class Controller:
-    """Ansible with the lab's inventory. The collection comes from the link tree, or from COLLECTIONS in the environment."""
+    """Ansible with the lab's inventory. The collection comes from the link tree, or from $COLLECTIONS."""
 
     def __init__(self, lab: Any, directory: Path) -> None:
         self.lab = lab
@@ -137,6 +140,10 @@ class Controller:
         self._number = 0
         # Unix socket paths are short; the lab's and pytest's directories are not.
         self._sockets = tempfile.mkdtemp(prefix="cc-ssh-")
+
+    def clusters(self) -> dict[str, Any]:
+        """A fresh copy of what the lab's inventory declares as crosscluster_clusters."""
+        return yaml.safe_load(self.lab.inventory.read_text(encoding="utf-8"))["all"]["vars"]["crosscluster_clusters"]
 
     def environment(self, record: Path, **more: str) -> dict[str, str]:
         """What ansible-playbook gets; nothing of the caller's Ansible settings."""

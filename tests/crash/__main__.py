@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`make crash`: every case with and without root on the target; goes on where an earlier run stopped.
+
+    python -m crash [--fresh] [--only WORD ...] [--list]
+
+Results are in build/crash.json. A case that ended well is not run again as long as the product is the same; --fresh
+runs all. Ends with "N passed, N failed".
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from e2e.controller import ROOT, Controller
+
+from lab.instance import Lab
+
+from .catalogue import Case, cases
+from .run import Trial
+
+RESULTS = ROOT / "build" / "crash.json"
+DIGEST = ROOT / "build" / "crash.digest"
+
+
+def product_digest() -> str:
+    """What the results are true of: every file of the product."""
+    digest = hashlib.sha256()
+    for place in ("plugins", "roles", "playbooks", "tests/lab", "tests/crash"):
+        for path in sorted((ROOT / place).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def known_rows(fresh: bool) -> list[dict[str, Any]]:
+    """Rows of an earlier run of the same product that ended well."""
+    same = DIGEST.exists() and DIGEST.read_text(encoding="ascii").strip() == product_digest()
+    if fresh or not same or not RESULTS.exists():
+        return []
+    return [row for row in json.loads(RESULTS.read_text(encoding="utf-8")) if row["ok"]]
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    new = RESULTS.with_suffix(".new")
+    new.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    new.replace(RESULTS)
+    DIGEST.write_text(product_digest() + "\n", encoding="ascii")
+
+
+def wanted(words: list[str]) -> list[tuple[Case, bool]]:
+    chosen = [case for case in cases() if not words or any(word in case.name for word in words)]
+    return [(case, target_root) for case in chosen for target_root in (True, False)]
+
+
+def run_all(todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
+    """Run the cases in one lab; the results are on disk after each."""
+    with Lab.up() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
+        controller = Controller(lab, Path(directory))
+        for number, (case, target_root) in enumerate(todo, 1):
+            row = Trial(lab, controller, case, target_root).run().row()
+            rows.append(row)
+            write(rows)
+            mark = "ok" if row["ok"] else "FAILED"
+            rooted = "with" if target_root else "without"
+            print(f"[{number}/{len(todo)}] {mark} {case.name} {rooted} root: expected {row['expected']}, got {row['got']}"
+                  f" ({row['seconds']} s)", flush=True)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="crash", description=__doc__.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--list", action="store_true")
+    given = parser.parse_args()
+    todo = wanted(given.only)
+    if given.list:
+        print("\n".join(case.name for case, target_root in todo if target_root))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    rows = known_rows(given.fresh)
+    done = {(row["case"], row["target_root"]) for row in rows}
+    open_cases = [(case, target_root) for case, target_root in todo if (case.name, target_root) not in done]
+    if open_cases:
+        run_all(open_cases, rows)
+    failed = sum(1 for row in rows if not row["ok"])
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One crash case on real QEMU: make a VM, strike at the moment, look, run the play again, look again, and once more.
+
+What is asked of every case: never two running copies; the verdict is one the catalogue allows; every acknowledged
+record is on the owner's disk; what is left on the target is nothing with root there, and exactly what the result says
+without; the play run again ends as the catalogue says, and a third time changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from e2e.controller import Controller, Play, PlayFailed, Run
+from e2e.moves import Mover
+from e2e.sides import Side
+
+from lab import faults
+from lab.vms import Disk
+
+from .blows import BLOWS, PREPARATIONS, unmount_journal_disk, wait_for
+from .catalogue import Case
+from .judge import Findings, judge_residue, look
+
+MOMENT_TIMEOUT = 90.0  # seconds from the start of the play to the moment
+PLAY_TIMEOUT = 150.0
+FINAL_TIMEOUT = 75.0  # safety 6.1: an end is reached within 60 s after both sides answer
+POOL_FIRST = 20000  # the lab's pool of beta
+HOPELESS = {"LT", "H", "L"}
+
+
+@dataclass
+class Scene:
+    """Everything a blow can reach."""
+
+    mover: Mover
+    case: Case
+    target_root: bool
+    play: Play | None = None
+
+    @property
+    def source(self) -> Side:
+        return self.mover.source
+
+    @property
+    def target(self) -> Side:
+        return self.mover.target
+
+    @property
+    def source_host(self) -> Any:
+        return self.mover.source_host
+
+    @property
+    def target_host(self) -> Any:
+        return self.mover.target_host
+
+    @property
+    def target_vmid(self) -> int:
+        return self.mover.target_vmid
+
+
+@dataclass
+class Verdict:
+    """A row of build/crash.json."""
+
+    case: str
+    target_root: bool
+    expected: str
+    got: str = ""
+    ok: bool = False
+    wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        got = self.got + (": " + "; ".join(self.wrong) if self.wrong else "")
+        return {
+            "case": self.case, "target_root": self.target_root, "expected": self.expected, "got": got, "ok": self.ok,
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
+
+class Trial:
+    """One case with or without root on the target."""
+
+    def __init__(self, lab: Any, controller: Controller, case: Case, target_root: bool) -> None:
+        self.case, self.target_root = case, target_root
+        self.scene = Scene(Mover(lab, controller), case, target_root)
+        self.verdict = Verdict(case.name, target_root, case.expected(target_root))
+        self._heal: list[Callable[[], Any]] = []
+
+    def run(self) -> Verdict:
+        """Run it; whatever goes wrong is in the verdict."""
+        started = time.monotonic()
+        try:
+            self._run()
+        except (AssertionError, PlayFailed, OSError, RuntimeError) as error:
+            self.verdict.wrong.append(f"{type(error).__name__}: {str(error)[-1500:]}")
+        except Exception as error:
+            self.verdict.wrong.append(f"unexpected {type(error).__name__}: {error}")
+        finally:
+            self._clean()
+        self.verdict.ok = not self.verdict.wrong
+        self.verdict.seconds = time.monotonic() - started
+        return self.verdict
+
+    # -- the play --------------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any]:
+        """Extra variables: short waits, the lab's clusters with or without root on the target, what the case wants."""
+        clusters = self.scene.mover.controller.clusters()
+        beta = clusters["beta"]
+        beta["target_root"] = self.target_root
+        wanted = dict(self.case.settings)
+        token, number = wanted.pop("_token", None), wanted.pop("_vmid", None)
+        if token:
+            beta["api_token_secret"] = token
+        # What a lost channel leaves keeps its number: only another one can be taken then.
+        place = {} if self.target_root or number == "same" else {"move_vmid": "pool"}
+        return self.scene.mover.extra(crosscluster_clusters=clusters, **place, **wanted)
+
+    def start(self) -> Play:
+        return self.scene.mover.controller.start("migrate", extra=self.settings())
+
+    def again(self) -> Run:
+        """The same play once more, with nothing of the case in its way."""
+        extra = {**self.settings(), **self._unhindered()}
+        return self.scene.mover.controller.run("migrate", extra=extra, timeout=PLAY_TIMEOUT)
+
+    def _unhindered(self) -> dict[str, Any]:
+        plain = {
+            "migrate_vm_limits": {},
+            "migrate_vm_disks": {"default": "fast"},
+            "migrate_vm_nics": {"default": "vmbr0"},
+        }
+        return {key: value for key, value in plain.items() if key in self.case.settings}
+
+    # -- the order of things ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        scene, case = self.scene, self.case
+        scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96)
+        self._place_of_the_target()
+        if case.blow in PREPARATIONS:
+            PREPARATIONS[case.blow](scene)
+            self._heal.append(lambda: unmount_journal_disk(scene.source_host))
+        if case.moment is None:
+            self._strike()
+        scene.play = self.start()
+        if case.moment is not None:
+            self._wait_and_strike()
+        first = self._end_of_the_first_play()
+        self._end_blow()
+        phase = self._settle()
+        findings = self._judge(first, phase)
+        self._second_and_third(findings)
+
+    def _place_of_the_target(self) -> None:
+        """From the pool the next free number is taken; the guest is watched there as well."""
+        mover = self.scene.mover
+        if not self.target_root and self.case.settings.get("_vmid") != "same":
+            taken = mover.target_host.root + f"/etc/pve/nodes/{mover.target_host.name}/qemu-server"
+            mover.target_vmid = next_free(taken, POOL_FIRST)
+            mover.guest.add_place(_Renamed(mover.target_host), mover.target_vmid)
+
+    def _strike(self) -> None:
+        heal = BLOWS[self.case.blow](self.scene, **self.case.values)
+        if heal is not None:
+            self._heal.append(heal)
+
+    def _wait_and_strike(self) -> None:
+        play = self.scene.play
+        came = wait_for(
+            self.case.moment, self.scene.mover.records, lambda: play.process.poll() is not None, MOMENT_TIMEOUT
+        )
+        if not came:
+            raise PlayFailed(f"the moment {self.case.moment} never came:\n{play.output()[-3000:]}")
+        self._strike()
+
+    def _end_of_the_first_play(self) -> Run:
+        return self.scene.play.wait(PLAY_TIMEOUT)
+
+    def _end_blow(self) -> None:
+        while self._heal:
+            self._heal.pop()()
+
+    def _settle(self) -> str:
+        return self.scene.mover.wait_final(FINAL_TIMEOUT)
+
+    def _judge(self, first: Run, phase: str) -> Findings:
+        if self.verdict.expected == "R":
+            return self._judge_refusal(first)
+        findings = look(self.scene.source, self.scene.target)
+        findings = self._tell_apart(findings, first, phase)
+        self.verdict.got = findings.verdict
+        if findings.verdict not in self.verdict.expected.split("/"):
+            self.verdict.wrong.append(f"expected {self.verdict.expected} (phase {phase})\n{first.output[-2500:]}")
+        result = self._told(first)
+        leftovers = findings.wrong
+        if findings.verdict == "T" and not self.target_root:
+            leftovers = self._locked_target_is_told(leftovers, result)
+        self.verdict.wrong += leftovers
+        if findings.verdict == "S" and self.scene.play.process.returncode >= 0:
+            self.verdict.wrong += judge_residue(self.scene.target, result, self.target_root)
+        self._judge_guest(findings)
+        return findings
+
+    def _tell_apart(self, findings: Findings, first: Run, phase: str) -> Findings:
+        """Words for what processes alone do not show: lost on the target, and a hold whose QEMU is gone."""
+        if phase == "lost" or "TARGET_LOST" in first.codes:
+            return Findings("LT", [])
+        if phase == "hold":
+            return Findings("H", [])
+        return Findings("L") if findings.verdict == "L?" else findings
+
+    @staticmethod
+    def _locked_target_is_told(wrong: list[str], result: dict[str, Any]) -> list[str]:
+        told = bool(result.get("residue"))
+        return [item for item in wrong if not (told and item.startswith("target locked"))]
+
+    def _judge_refusal(self, first: Run) -> Findings:
+        self.verdict.got = "R" if first.status and not self.scene.mover.records() else "not refused"
+        if self.verdict.got != "R":
+            self.verdict.wrong.append(f"not refused before a write:\n{first.output[-2500:]}")
+        self.scene.mover.assert_stayed()
+        return Findings("R")
+
+    def _told(self, run: Run) -> dict[str, Any]:
+        """The last result of the move; after a killed controller, what the next look at it says."""
+        results = [result for result in run.results() if "migration_id" in result]
+        return results[-1] if results else {}
+
+    def _judge_guest(self, findings: Findings) -> None:
+        guest, mover = self.scene.mover.guest, self.scene.mover
+        owner = {"T": mover.target, "S": mover.source, "L": mover.source}.get(findings.verdict)
+        if findings.verdict in ("T", "S"):
+            guest.wait_heartbeats(10, host=_heard_as(owner, mover), timeout=30.0)
+        self.verdict.wrong += guest.violations()
+        if owner is not None:
+            self.verdict.wrong += mover.check_records(owner).bad
+
+    def _second_and_third(self, findings: Findings) -> None:
+        mover = self.scene.mover
+        if findings.verdict == "L":
+            mover.source_host.run(["qm", "unlock", str(mover.vmid)], check=False)
+            mover.source_host.run(["qm", "start", str(mover.vmid)])
+            mover.guest.wait_heartbeats(5)
+        if not self.target_root and findings.verdict == "S":
+            self._next_number()
+        second = self.again()
+        after = look(mover.source, mover.target).verdict
+        if self.case.second != "T":
+            return
+        if second.status or after != "T":
+            self.verdict.wrong.append(f"run again: status {second.status}, {after}:\n{second.output[-2500:]}")
+            return
+        mover.guest.wait_heartbeats(5, host=_heard_as(mover.target, mover), timeout=30.0)
+        self.verdict.wrong += [f"second run: {each}" for each in mover.guest.violations()]
+        self.verdict.wrong += [f"second run: {each}" for each in mover.check_records(mover.target).bad]
+        third = self.again()
+        if third.status or third.changed:
+            self.verdict.wrong.append(f"third run: status {third.status}, changed {third.changed}")
+
+    def _next_number(self) -> None:
+        """What is left keeps its number; the next move takes the next."""
+        mover = self.scene.mover
+        directory = mover.target_host.root + f"/etc/pve/nodes/{mover.target_host.name}/qemu-server"
+        number = next_free(directory, POOL_FIRST)
+        if number != mover.target_vmid:
+            mover.target_vmid = number
+            mover.guest.add_place(_Renamed(mover.target_host, f"-{number}"), number)
+
+    def _clean(self) -> None:
+        for heal in self._heal:
+            heal()
+        if self.scene.play is not None and self.scene.play.process.poll() is None:
+            self.scene.play.kill()
+        for host in (self.scene.source_host, self.scene.target_host):
+            faults.clear(host.root)
+        self.scene.mover.destroy()

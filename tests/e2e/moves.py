@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A VM that is to move from alpha to beta, the guest inside it as seen from outside, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any, Iterable
+
+from lab.harness import Guest
+from lab.records import RecordCheck
+from lab.vms import Disk, image_paths
+
+from .controller import Controller, Run
+from .sides import Side, journals_of
+
+FIRST_VMID = 200
+SETTLE = 30.0  # seconds for what goes on after the play's end
+_numbers = itertools.count(FIRST_VMID)
+
+
+class Mover:
+    """One VM on the source node of a lab and its place on the target node."""
+
+    def __init__(self, lab: Any, controller: Controller, source: str = "alpha1", target: str = "beta1") -> None:
+        self.lab, self.controller = lab, controller
+        self.source_host, self.target_host = lab.host(source), lab.host(target)
+        self.vmid = next(_numbers)
+        self.target_vmid = self.vmid
+        self.name = f"vm{self.vmid}"
+        self.guest: Guest | None = None
+        self.vm: Any = None
+
+    def create(self, disks: Iterable[Disk] = (Disk(fill_mib=16),), watch: bool = True, **options: Any) -> Mover:
+        """Make the VM; with ``watch`` it runs the lab's guest and is waited for until it writes."""
+        self.vm = self.lab.create_vm(self.source_host, self.vmid, self.name, disks=list(disks), **options)
+        if watch:
+            self.guest = Guest([(self.source_host, self.vmid), (self.target_host, self.target_vmid)])
+            self.guest.wait_heartbeats(5)
+            if list(disks):
+                self.guest.wait_acknowledged(2)
+        return self
+
+    @property
+    def source(self) -> Side:
+        return Side(self.source_host, self.vmid)
+
+    @property
+    def target(self) -> Side:
+        return Side(self.target_host, self.target_vmid)
+
+    def extra(self, **more: Any) -> dict[str, Any]:
+        """Extra variables of the public playbooks for this VM."""
+        return {"move_vms": self.name, "move_to": "beta", "move_storage": "fast", "move_bridge": "vmbr0", **more}
+
+    def migrate(self, *arguments: str, **more: Any) -> Run:
+        """Run the playbook to its end, whatever that is."""
+        return self.controller.run("migrate", *arguments, extra=self.extra(**more))
+
+    def records(self) -> list[dict[str, Any]]:
+        """All journal records of this VM on the source node, of every attempt."""
+        return [record for journal in journals_of(self.source_host, self.vmid) for record in journal]
+
+    def check_records(self, side: Side) -> RecordCheck:
+        """The records on the images of one side against everything the guest was told to be safe."""
+        assert self.guest is not None
+        paths = image_paths(side.host, side.vmid)
+        return self.guest.check_records(
+            path for key, path in paths.items() if key.startswith(("scsi", "virtio", "sata"))
+        )
+
+    def destroy(self) -> None:
+        """Take both copies away, so that the next test has the machine for itself."""
+        if self.guest is not None:
+            self.guest.close()
+        for side in (self.source, self.target):
+            for argv in (["qm", "unlock"], ["qm", "stop"], ["qm", "destroy"]):
+                if side.config_text is not None:
+                    side.host.run([*argv, str(side.vmid)], check=False)
+
+    # -- what must hold ------------------------------------------------------------------------------------------
+
+    def assert_moved(self, state: str = "running") -> None:
+        """The target owns the VM, the source is stopped, locked, kept, and cannot start or answer on the network."""
+        assert self.source.qemu is None, "the source QEMU still runs"
+        assert self.source.lock == "migrate"
+        assert self.source.volumes(), "the source's volumes are gone"
+        assert self.source.config.get("onboot", "0") == "0"
+        nics = {key: value for key, value in self.source.config.items() if key.startswith("net")}
+        assert [key for key, value in nics.items() if "link_down=1" not in value] == []
+        assert self.target.run_state == state
+        assert self.target.lock is None
+        assert self.target.config["smbios1"].split(",")[0] == self.source.config["smbios1"].split(",")[0]
+
+    def assert_guest_went_on(self) -> None:
+        """The one guest counts on at the target, and every write it was told to be safe is there."""
+        assert self.guest is not None
+        self.guest.wait_heartbeats(20, host=self.target_host.name)
+        assert self.guest.violations() == []
+        checked = self.check_records(self.target)
+        assert checked.bad == []
+        assert checked.checked > 0
+
+    def assert_stayed(self) -> None:
+        """The source owns the VM and nothing in it or around it tells of a move."""
+        assert self.source.run_state == "running"
+        assert self.source.lock is None
+        assert self.source.jobs() == []
+        assert self.source.foreign_nodes() == []
+        if self.guest is not None:
+            self.guest.wait_heartbeats(20, host=self.source_host.name)
+            assert self.guest.violations() == []
+
+    def assert_nothing_on_target(self) -> None:
+        """No config, no QEMU, no volume of this VM."""
+        assert self.target.config_text is None
+        assert self.target.qemu is None
+        assert self.target.volumes() == {}
+
+    def wait_final(self, timeout: float = SETTLE) -> str:
+        """Wait until the last journal of this VM has reached an end or waits in hold; returns its phase."""
+        deadline = time.monotonic() + timeout
+        phase = ""
+        while time.monotonic() < deadline:
+            phases = [record["phase"] for record in self.records() if "phase" in record]
+            phase = phases[-1] if phases else ""
+            if phase in ("completed", "rolled_back", "lost", "hold"):
+                return phase
+            time.sleep(0.2)
+        return phase
+
+
+def assert_changes_nothing(run: Run) -> None:
+    """A second run: ends well and reports no change anywhere."""
+    run.expect(0)
+    assert run.changed == 0, run.output

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job: VMs of every supported kind move, their guests go on, and a second run changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.moves import assert_changes_nothing
+from lab.vms import Disk
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+DISKS = {
+    "one-raw": [Disk("scsi0", "fast", 64, "raw", fill_mib=24)],
+    "three-mixed": [
+        Disk("scsi0", "fast", 64, "raw", fill_mib=16),
+        Disk("scsi1", "local", 96, "qcow2", fill_mib=16),
+        Disk("virtio0", "fast", 1024, "raw"),
+    ],
+}
+
+
+@pytest.mark.parametrize("disks", DISKS.values(), ids=DISKS.keys())
+def test_running_vm_moves_with_its_disks(mover, disks):
+    vm = mover().create(disks)
+    run = vm.migrate().expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    result = run.result()
+    assert result["phase"] == "completed"
+    assert result["transport"] == "websocket"
+    assert result["residue"] == []
+    assert result["target"]["vmid"] == vm.vmid
+    assert result["bytes"] > 16 << 20
+    assert 0 < result["downtime_ms"] < 30_000
+    assert_changes_nothing(vm.migrate())
+    vm.assert_moved()
+
+
+def test_disks_go_to_the_storages_they_are_mapped_to(mover):
+    vm = mover().create([Disk("scsi0", "fast", 64), Disk("scsi1", "fast", 64, "qcow2")])
+    vm.migrate(move_disks={"default": "fast", "scsi1": "slow"}).expect(0)
+    vm.assert_guest_went_on()
+    assert vm.target.config["scsi0"].startswith("fast:")
+    assert vm.target.config["scsi1"].startswith("slow:")
+
+
+def test_sparse_disk_stays_sparse(mover):
+    vm = mover().create([Disk("scsi0", "fast", 2048, "raw", fill_mib=8)])
+    vm.migrate().expect(0)
+    vm.assert_guest_went_on()
+    (volid,) = vm.target.volumes()
+    status = vm.target.image(volid).stat()
+    assert status.st_size == 2048 << 20
+    assert status.st_blocks * 512 < 256 << 20
+
+
+def test_paused_vm_arrives_paused(mover):
+    vm = mover().create()
+    vm.source.qmp("stop")
+    run = vm.migrate().expect(0)
+    vm.assert_moved(state="paused")
+    assert run.result()["phase"] == "completed"
+    assert vm.guest.transcript.switches() == []
+    assert_changes_nothing(vm.migrate())
+    vm.target.qmp("cont")
+    vm.assert_guest_went_on()
+
+
+def test_stopped_vm_moves_when_asked_to(mover):
+    vm = mover().create()
+    acknowledged = vm.guest.acknowledged()
+    vm.source_host.run(["qm", "stop", str(vm.vmid)])
+    refused = vm.migrate()
+    assert refused.status != 0
+    vm.assert_nothing_on_target()
+    vm.migrate(move_offline=True).expect(0)
+    assert vm.source.lock == "migrate"
+    assert vm.target.lock is None
+    assert vm.target.qemu is None
+    checked = vm.check_records(vm.target)
+    assert checked.bad == []
+    assert checked.checked >= len(acknowledged)
+    assert_changes_nothing(vm.migrate(move_offline=True))
+
+
+def test_volumes_that_cannot_be_mirrored_are_imported(mover):
+    """TPM state, cloud-init and an unused volume: copied byte by byte by the target's importer."""
+    disks = [
+        Disk("scsi0", "fast", 64),
+        Disk("tpmstate0", "fast", 4, "raw", options="version=v2.0"),
+        Disk("unused0", "fast", 32, "qcow2", fill_mib=4),
+    ]
+    vm = mover().create(disks)
+    before = vm.source.image(vm.vm.volumes["tpmstate0"]).read_bytes()
+    vm.migrate().expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    after = vm.target.config["tpmstate0"].split(",")[0]
+    assert vm.target.image(after).read_bytes() == before
+    assert len(vm.target.volumes()) == 3
+
+
+def test_vm_takes_another_number_on_the_target(mover):
+    vm = mover()
+    vm.target_vmid = 20100 + vm.vmid
+    vm.create()
+    vm.migrate(move_vmid=vm.target_vmid).expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    assert_changes_nothing(vm.migrate(move_vmid=vm.target_vmid))
