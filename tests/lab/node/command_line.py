@@ -109,7 +109,7 @@ class _Builder:
 
     def _process(self) -> None:
         name = self.values.get("name", f"vm{self.vmid}")
-        self.add("-name", f"{name},debug-threads=on", "-no-shutdown")
+        self.add("-name", name, "-no-shutdown")
         self.add("-chardev", f"socket,id=qmp,path={self.path('qmp')},server=on,wait=off", "-mon", "chardev=qmp,mode=control")
         events = self.node.path("/run/qmeventd.sock")
         self.add("-chardev", f"socket,id=qmp-event,path={events},reconnect=5", "-mon", "chardev=qmp-event,mode=control")
