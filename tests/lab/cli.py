@@ -21,7 +21,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
 from lab.hosts import HostError  # noqa: E402 - the path is set above
-from lab.instance import STATE, Lab, LabError, down, instances  # noqa: E402
+from lab.instance import STATE, Lab, LabError, down, in_use, instances  # noqa: E402
 from lab.network import NetworkError  # noqa: E402
 from lab.vms import Disk, create_vm  # noqa: E402
 
@@ -79,6 +79,10 @@ def do_up(given: argparse.Namespace) -> None:
 
 def do_down(given: argparse.Namespace) -> None:
     for number in instances() if given.instance is None else [given.instance]:
+        user = in_use(number)
+        if user and given.instance is None and not given.force:
+            print("lab %d is in use by process %d, left alone (--instance %d removes it)" % (number, user, number))
+            continue
         print("lab %d %s" % (number, "removed" if down(number, force=given.force) else "was not there"))
 
 

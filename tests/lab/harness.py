@@ -163,7 +163,10 @@ class Transcript:
 
 
 class Guest:
-    """A guest watched at one or more places, each (host, VMID there). Ports that appear later are picked up."""
+    """A guest watched at one or more places, each (host, VMID there). Ports that appear later are picked up.
+
+    VMID 0 is whatever VM has a serial port on that host: for a target whose VMID is not known yet.
+    """
 
     def __init__(self, places: Iterable[tuple[Host, int]]) -> None:
         self.transcript = Transcript()
@@ -186,7 +189,7 @@ class Guest:
         while not self._stop.is_set():
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                link.connect(host.path("/run/qemu-server/%d.serial0" % vmid))
+                link.connect(host.path("/run/qemu-server/%s.serial0" % (vmid or _any_vmid(host))))
             except OSError:
                 link.close()
                 self._stop.wait(POLL)
@@ -335,6 +338,14 @@ class Guest:
             found.add(one)
         found.bad += ["no image holds disk %d" % disk for disk in acknowledged if disk not in found.disks]
         return found
+
+
+def _any_vmid(host: Host) -> str:
+    """VMID of a VM with a serial port on a host, "" if there is none."""
+    places = Path(host.path("/run/qemu-server"))
+    with contextlib.suppress(OSError):
+        return next((path.stem for path in sorted(places.glob("*.serial0"))), "")
+    return ""
 
 
 def qmp_status(host: Host, vmid: int, timeout: float = 3.0) -> str:

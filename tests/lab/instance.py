@@ -24,7 +24,7 @@ from . import cluster_files, inventory, network
 from .hosts import Host, namespace_pids
 from .network import AddressPlan
 
-__all__ = ["CHECKOUT", "Lab", "LabError", "instances"]
+__all__ = ["CHECKOUT", "STATE", "Lab", "LabError", "down", "in_use", "instances"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE = CHECKOUT / "build" / "lab"
@@ -210,7 +210,7 @@ class Lab:
     def save(self, **more: object) -> None:
         """Write lab.json: what attach, status and tests in other languages read."""
         facts = {
-            "ready": True, "instance": self.instance, "directory": str(self.directory), "fabric": self.plan.fabric,
+            "ready": True, "owner": {"pid": os.getpid(), "started": _started(os.getpid())}, "instance": self.instance, "directory": str(self.directory), "fabric": self.plan.fabric,
             "network": str(self.plan.network4), "inventory": str(self.inventory), "slow_mib": self.slow_mib,
             "clusters": self.plan.clusters,
             "tokens": {name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
@@ -279,6 +279,7 @@ def down(instance: int, *, state: Path = STATE, force: bool = False) -> bool:
     there = _namespaces(instance)
     if there and instance in _fabrics() and not force and not _mine(instance, state):
         raise LabError("lab %d belongs to %s" % (instance, _owner(instance)))
+    _end_ssh_masters(Path("/run/ccl%d-ssh" % instance))
     deadline = time.monotonic() + KILL_TIMEOUT
     while pids := [pid for name in there for pid in namespace_pids(name)]:
         for pid in pids:
@@ -304,6 +305,35 @@ def down(instance: int, *, state: Path = STATE, force: bool = False) -> bool:
         if name.endswith("-fabric"):
             network.ip_batch(["netns del " + name])
     return existed or bool(there)
+
+
+def _end_ssh_masters(directory: Path) -> None:
+    """End the connections that Ansible's ssh keeps open, and remove their sockets."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["ssh", "-F", "none", "-O", "exit", "-S", str(path), "lab"], capture_output=True,
+                           stdin=subprocess.DEVNULL, check=False, timeout=2.0)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _owner_alive(directory: Path) -> int:
+    """Pid of the process that made a lab, while it lives: a test run, or a person's Python."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        owner = json.loads((directory / "lab.json").read_text(encoding="utf-8"))["owner"]
+        if _started(owner["pid"]) == owner["started"]:
+            return int(owner["pid"])
+    return 0
+
+
+def _started(pid: int) -> int:
+    """When a process started, in clock ticks since boot; tells it from a later one of the same number."""
+    return int(Path("/proc/%d/stat" % pid).read_text(encoding="ascii").rsplit(")", 1)[1].split()[19])
+
+
+def in_use(instance: int, state: Path = STATE) -> int:
+    """Pid of another living process that made this lab, 0 if there is none."""
+    pid = _owner_alive(state / str(instance))
+    return pid if pid != os.getpid() else 0
 
 
 def _require_root() -> None:

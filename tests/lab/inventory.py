@@ -54,7 +54,8 @@ def inventory(lab: Lab, token: str, target_root: bool) -> dict:
             "ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
             "ansible_ssh_private_key_file": str(lab.directory / "id_ed25519"),
             "ansible_ssh_common_args": "-F %s" % _quoted(lab.directory / "ssh_config"),
-            "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=20s",
+            "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s",
+            "ansible_control_path_dir": lab.plan.control_sockets,
             "crosscluster_clusters": clusters_variable(lab, token, target_root)},
         "children": {"lab_nodes": {"children": children}}}}
 

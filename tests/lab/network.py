@@ -91,6 +91,11 @@ class AddressPlan:
         """The name of the fabric's namespace; its presence is what claims the instance number."""
         return self.prefix + "-fabric"
 
+    @property
+    def control_sockets(self) -> str:
+        """Directory of ssh's control sockets: short, whatever the checkout's path is (a socket's name has a limit)."""
+        return "/run/%s-ssh" % self.prefix
+
     def namespace(self, host: str) -> str:
         return "%s-%s" % (self.prefix, host)
 
