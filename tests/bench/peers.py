@@ -18,7 +18,8 @@ import select
 import socket
 import ssl
 import sys
-from typing import Any, Dict
+import time
+from typing import Any, Dict, List
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 WRITE = 32768
@@ -53,6 +54,7 @@ class Sink:
         self._skip, self._head = 0, b""
         self.records = self.small = self.bytes = self.frames = 0
         self._plain = bytearray(131072 + 16384)
+        self.services: List[int] = []
         while True:
             try:
                 self._tls.do_handshake()
@@ -95,6 +97,7 @@ class Sink:
                 size = self._socket.recv_into(self._raw)
                 if not size:
                     return None
+                self._arrived = time.perf_counter_ns()
                 self._count(size)
                 self._in.write(self._view[:size])
                 continue
@@ -113,7 +116,9 @@ class Sink:
         head, _rest = data.split(b"\r\n\r\n", 1)
         key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key"))
         accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
-        self.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        self.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
         self.records = self.small = 0
 
     def plain(self) -> None:
@@ -124,7 +129,10 @@ class Sink:
             self.bytes += len(data)
 
     def echo(self) -> None:
-        """Send small data frames back as they come, one per read; answer pings."""
+        """Send small data frames back as they come, one per read; answer pings.
+
+        Notes how long each answer took from the bytes' arrival: that is this process, not the tunnel.
+        """
         self.upgrade()
         while True:
             data = self.read()
@@ -132,6 +140,7 @@ class Sink:
                 return
             opcode = 0x8A if data[0] & 15 == 9 else 0x82
             self.write(bytes((opcode, data[1] & 127)) + bytes(data[6:]))
+            self.services.append(time.perf_counter_ns() - self._arrived)
 
     def skip_frames(self) -> None:
         """Parse frames by their headers, skip the payloads."""
@@ -166,8 +175,9 @@ class Sink:
 
     def report(self) -> None:
         self._socket.close()
-        figures: Dict[str, int] = {"records": self.records, "small": self.small, "frames": self.frames, "bytes": self.bytes}
-        print(json.dumps(figures), flush=True)
+        service = sorted(self.services)[len(self.services) // 2] if self.services else 0
+        figures: Dict[str, int] = {"records": self.records, "small": self.small, "frames": self.frames}
+        print(json.dumps({**figures, "bytes": self.bytes, "service_ns": service}), flush=True)
 
 
 def sink(certificate: str, mode: str) -> None:
