@@ -71,8 +71,8 @@ def run_all(todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
             write(rows)
             mark = "ok" if row["ok"] else "FAILED"
             rooted = "with" if target_root else "without"
-            print(f"[{number}/{len(todo)}] {mark} {case.name} {rooted} root: expected {row['expected']}, got {row['got']}"
-                  f" ({row['seconds']} s)", flush=True)  # fmt: skip
+            text = f"{case.name} {rooted} root: expected {row['expected']}, got {row['got']} ({row['seconds']} s)"
+            print(f"[{number}/{len(todo)}] {mark} {text}", flush=True)
 
 
 def main() -> int:

@@ -187,8 +187,8 @@ def process_losses() -> Iterator[Case]:
     yield Case("source-qemu-killed-in-cleanup", "kill_source_qemu", "T", "T", entering("committed"))
     yield Case("target-qemu-killed-before-resume", "lab_fault", "S", "S/H",
                values={"fault": "kill_qemu", "command": "resume", "when": "before", "count": 1})  # fmt: skip
-    yield Case("target-qemu-killed-after-resume", "lab_fault", "LT/H", "LT/H",
-               values={"fault": "kill_qemu", "command": "resume", "when": "after", "count": 1}, second="LT/H")  # fmt: skip
+    killed = {"fault": "kill_qemu", "command": "resume", "when": "after", "count": 1}
+    yield Case("target-qemu-killed-after-resume", "lab_fault", "LT/H", "LT/H", values=killed, second="LT/H")
 
 
 def full_disks() -> Iterator[Case]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable
 
 from e2e.controller import Controller, Play, PlayFailed, Run
 from e2e.moves import Mover
-from e2e.sides import Side
+from e2e.sides import STORAGES, Side
 
 from lab import faults
 from lab.vms import Disk
@@ -28,7 +29,6 @@ MOMENT_TIMEOUT = 90.0  # seconds from the start of the play to the moment
 PLAY_TIMEOUT = 150.0
 FINAL_TIMEOUT = 75.0  # safety 6.1: an end is reached within 60 s after both sides answer
 POOL_FIRST = 20000  # the lab's pool of beta
-HOPELESS = {"LT", "H", "L"}
 
 
 @dataclass
@@ -113,11 +113,11 @@ class Trial:
         beta = clusters["beta"]
         beta["target_root"] = self.target_root
         wanted = dict(self.case.settings)
-        token, number = wanted.pop("_token", None), wanted.pop("_vmid", None)
+        token = wanted.pop("_token", None)
+        wanted.pop("_vmid", None)
         if token:
             beta["api_token_secret"] = token
-        # What a lost channel leaves keeps its number: only another one can be taken then.
-        place = {} if self.target_root or number == "same" else {"move_vmid": "pool"}
+        place = {"move_vmid": "pool"} if self._uses_pool() else {}
         return self.scene.mover.extra(crosscluster_clusters=clusters, **place, **wanted)
 
     def start(self) -> Play:
@@ -140,8 +140,9 @@ class Trial:
 
     def _run(self) -> None:
         scene, case = self.scene, self.case
+        if self._uses_pool():
+            scene.mover.target_vmid = next_free(scene.target_host)
         scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96)
-        self._place_of_the_target()
         if case.blow in PREPARATIONS:
             PREPARATIONS[case.blow](scene)
             self._heal.append(lambda: unmount_journal_disk(scene.source_host))
@@ -156,13 +157,9 @@ class Trial:
         findings = self._judge(first, phase)
         self._second_and_third(findings)
 
-    def _place_of_the_target(self) -> None:
-        """From the pool the next free number is taken; the guest is watched there as well."""
-        mover = self.scene.mover
-        if not self.target_root and self.case.settings.get("_vmid") != "same":
-            taken = mover.target_host.root + f"/etc/pve/nodes/{mover.target_host.name}/qemu-server"
-            mover.target_vmid = next_free(taken, POOL_FIRST)
-            mover.guest.add_place(_Renamed(mover.target_host), mover.target_vmid)
+    def _uses_pool(self) -> bool:
+        """What a lost channel leaves without root there keeps its number, so only another one can be taken then."""
+        return not self.target_root and self.case.settings.get("_vmid") != "same"
 
     def _strike(self) -> None:
         heal = BLOWS[self.case.blow](self.scene, **self.case.values)
@@ -235,7 +232,7 @@ class Trial:
         guest, mover = self.scene.mover.guest, self.scene.mover
         owner = {"T": mover.target, "S": mover.source, "L": mover.source}.get(findings.verdict)
         if findings.verdict in ("T", "S"):
-            guest.wait_heartbeats(10, host=_heard_as(owner, mover), timeout=30.0)
+            guest.wait_heartbeats(10, host=owner.host.name, timeout=30.0)
         self.verdict.wrong += guest.violations()
         if owner is not None:
             self.verdict.wrong += mover.check_records(owner).bad
@@ -246,8 +243,8 @@ class Trial:
             mover.source_host.run(["qm", "unlock", str(mover.vmid)], check=False)
             mover.source_host.run(["qm", "start", str(mover.vmid)])
             mover.guest.wait_heartbeats(5)
-        if not self.target_root and findings.verdict == "S":
-            self._next_number()
+        if self._uses_pool() and findings.verdict in ("S", "L"):
+            self._take_next_number()
         second = self.again()
         after = look(mover.source, mover.target).verdict
         if self.case.second != "T":
@@ -255,21 +252,21 @@ class Trial:
         if second.status or after != "T":
             self.verdict.wrong.append(f"run again: status {second.status}, {after}:\n{second.output[-2500:]}")
             return
-        mover.guest.wait_heartbeats(5, host=_heard_as(mover.target, mover), timeout=30.0)
+        mover.guest.wait_heartbeats(5, host=mover.target_host.name, timeout=30.0)
         self.verdict.wrong += [f"second run: {each}" for each in mover.guest.violations()]
         self.verdict.wrong += [f"second run: {each}" for each in mover.check_records(mover.target).bad]
         third = self.again()
         if third.status or third.changed:
             self.verdict.wrong.append(f"third run: status {third.status}, changed {third.changed}")
 
-    def _next_number(self) -> None:
-        """What is left keeps its number; the next move takes the next."""
+    def _take_next_number(self) -> None:
+        """What is left keeps its number; the next move takes the next, and the guest is watched there too."""
         mover = self.scene.mover
-        directory = mover.target_host.root + f"/etc/pve/nodes/{mover.target_host.name}/qemu-server"
-        number = next_free(directory, POOL_FIRST)
+        number = next_free(mover.target_host)
         if number != mover.target_vmid:
+            mover.retire_target()
             mover.target_vmid = number
-            mover.guest.add_place(_Renamed(mover.target_host, f"-{number}"), number)
+            mover.guest.add_place(mover.target_host, number)
 
     def _clean(self) -> None:
         for heal in self._heal:
@@ -279,3 +276,12 @@ class Trial:
         for host in (self.scene.source_host, self.scene.target_host):
             faults.clear(host.root)
         self.scene.mover.destroy()
+
+
+def next_free(host: Any) -> int:
+    """The first number of the pool that no config and no image directory of the host has."""
+    taken = {path.stem for path in Path(host.path(f"/etc/pve/nodes/{host.name}/qemu-server")).glob("*.conf")}
+    for storage in STORAGES.values():
+        images = Path(host.path(f"{storage}/images"))
+        taken |= {path.name for path in images.iterdir()} if images.is_dir() else set()
+    return next(number for number in range(POOL_FIRST, POOL_FIRST + 1000) if str(number) not in taken)

@@ -30,6 +30,7 @@ class Mover:
         self.target_vmid = self.vmid
         self.name = f"vm{self.vmid}"
         self.guest: Guest | None = None
+        self._retired: list[Side] = []
         self.vm: Any = None
 
     def create(self, disks: Iterable[Disk] = (Disk(fill_mib=16),), watch: bool = True, **options: Any) -> Mover:
@@ -70,11 +71,15 @@ class Mover:
             path for key, path in paths.items() if key.startswith(("scsi", "virtio", "sata"))
         )
 
+    def retire_target(self) -> None:
+        """The present target number stays with what lies there; it is taken away with everything else."""
+        self._retired.append(self.target)
+
     def destroy(self) -> None:
         """Take both copies away, so that the next test has the machine for itself."""
         if self.guest is not None:
             self.guest.close()
-        for side in (self.source, self.target):
+        for side in (self.source, self.target, *self._retired):
             for argv in (["qm", "unlock"], ["qm", "stop"], ["qm", "destroy"]):
                 if side.config_text is not None:
                     side.host.run([*argv, str(side.vmid)], check=False)
