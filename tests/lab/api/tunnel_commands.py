@@ -108,8 +108,7 @@ def disk(session: Session, parameters: Parameters) -> Result:
     """Allocate a volume; the size is taken as bytes whatever it looks like (mtunnel-protocol 4.2)."""
     sid, drive = parameters["storage"], dict(parameters["drive"])
     session.check_storage(sid)
-    if not current().generation.validates_start and "file" in drive and "volume" in drive:
-        raise Die("cannot set both 'volume' and its alias target 'file'")
+    both = not current().generation.validates_start and "file" in drive and "volume" in drive
     for key in ("file", "volume", "format"):
         drive.pop(key, None)
     storage = session.storages.get(sid)
@@ -117,6 +116,10 @@ def disk(session: Session, parameters: Parameters) -> Result:
     form = wanted if wanted in storage.formats else storage.default_format
     size = _leading_number(drive.get("size", 0))
     volid = session.storages.alloc_bytes(sid, session.vmid, form, None, size)
+    if both:
+        # before 9.2.2 the keys were not dropped: the volume is made, its drive string cannot be
+        raise Die("format error at /usr/share/perl5/PVE/JSONSchema.pm line 1.\n"
+                  "volume: cannot set both 'volume' and its alias target 'file'")
     drive["file"], drive["format"] = volid, form
     if "size" in drive:
         drive["size"] = format_size(size)
@@ -242,6 +245,8 @@ def _nbd_volumes(session: Session, wanted: Mapping[str, Any]) -> Dict[str, Dict[
     for key, given in sorted(wanted.items()):
         entry = {name: value for name, value in dict(given).items() if name != "success"}
         volid = entry.get("volid")
+        if volid is None and not strict:
+            continue
         if volid is None:
             raise Die("No volid set for NBD volume '%s'" % key)
         if strict:
