@@ -210,7 +210,8 @@ class Lab:
     def save(self, **more: object) -> None:
         """Write lab.json: what attach, status and tests in other languages read."""
         facts = {
-            "ready": True, "owner": {"pid": os.getpid(), "started": _started(os.getpid())}, "instance": self.instance, "directory": str(self.directory), "fabric": self.plan.fabric,
+            "ready": True, "owner": {"pid": os.getpid(), "started": _started(os.getpid())},
+            "instance": self.instance, "directory": str(self.directory), "fabric": self.plan.fabric,
             "network": str(self.plan.network4), "inventory": str(self.inventory), "slow_mib": self.slow_mib,
             "clusters": self.plan.clusters,
             "tokens": {name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
