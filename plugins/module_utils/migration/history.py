@@ -116,7 +116,7 @@ class Facts:
         self.transports_rejected = record.get("transports_rejected", [])
 
     def _on_triggered(self, record: Dict[str, Any]) -> None:
-        self.triggered_at = record.get("time")
+        self.triggered_at = record["at"]
 
     def _on_limits(self, record: Dict[str, Any]) -> None:
         self.limits = Limits.restore(record["limits"])

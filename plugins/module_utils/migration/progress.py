@@ -9,7 +9,7 @@ All sizes in bytes, rates in bytes/s, times in seconds unless the name says ms. 
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 __all__ = ["Progress", "line"]
 
@@ -22,7 +22,7 @@ class Progress:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._values: Dict[str, Any] = {}
-        self._samples: list = []
+        self._samples: List[Tuple[float, int]] = []
         self.version = 0
 
     def update(self, **values: Any) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import threading
 from typing import Callable, Optional
 
-from .errors import Aborted, DeadlinePassed, LeaseLost
 from ..errors import Side
+from .errors import Aborted, DeadlinePassed, LeaseLost
 from .spec import Limits, Spec
 from .states import Phase, reached
 

@@ -26,9 +26,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", re.ASCII)
 _BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", re.ASCII)
-_DISK_KEY = re.compile(
-    r"default|(?:scsi|virtio|sata|ide)[0-9]{1,2}|efidisk0|tpmstate0|unused[0-9]{1,3}", re.ASCII
-)
+_DISK_KEY = re.compile(r"default|(?:scsi|virtio|sata|ide)[0-9]{1,2}|efidisk0|tpmstate0|unused[0-9]{1,3}", re.ASCII)
 _NIC_KEY = re.compile(r"default|net[0-9]{1,2}", re.ASCII)
 _FORMATS = ("raw", "qcow2")
 _TRANSPORTS = ("websocket", "tls", "tcp", "qemu-tls", "qemu-tcp")

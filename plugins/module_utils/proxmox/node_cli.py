@@ -18,7 +18,7 @@ from ..errors import Side
 from .errors import LockForeign, NodeCommandFailed, VmAbsent, printable
 from .node_files import NodeFiles
 
-__all__ = ["Completed", "NodeCli", "Run", "run_command"]
+__all__ = ["Completed", "NodeCli", "Run", "StoredVolume", "run_command"]
 
 QM = "/usr/sbin/qm"
 PVESM = "/usr/sbin/pvesm"
@@ -36,6 +36,15 @@ class Completed:
     returncode: int
     stdout: str
     stderr: str
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """A volume as a storage lists it; size in bytes."""
+
+    volid: str
+    format: str
+    size: int
 
 
 Run = Callable[[Sequence[str], float], Completed]
@@ -183,11 +192,15 @@ class NodeCli:
 
     def volume_exists(self, volid: str, vmid: int) -> bool:
         """True when the storage lists the volume for the VMID."""
-        storage = volid.partition(":")[0]
+        return any(entry.volid == volid for entry in self.volumes(volid.partition(":")[0], vmid))
+
+    def volumes(self, storage: str, vmid: int) -> List["StoredVolume"]:
+        """What a storage lists for the VMID (pve-cli 4.2)."""
         done = self._run([PVESM, "list", storage, "--vmid", str(vmid)], _SHORT)
         if done.returncode:
             self._failed(done, f"storage {storage} could not be listed")
-        return any(line.split()[:1] == [volid] for line in done.stdout.splitlines()[1:])
+        rows = [line.split() for line in done.stdout.splitlines()[1:]]
+        return [StoredVolume(row[0], row[1], int(row[3])) for row in rows if len(row) >= 4 and row[3].isdecimal()]
 
     @staticmethod
     def export_argv(volid: str, stream_format: str, with_snapshots: bool = False) -> List[str]:

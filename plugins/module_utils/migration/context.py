@@ -1,0 +1,265 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""What a step works with: the world, the facts, the plan, the journal, the tunnel and the pumps of one migration.
+
+Steps change nothing by hand: ``note`` writes a fact to the journal and takes it into ``facts``; ``pause`` waits and
+meanwhile serves the pumps, the control channel and the callers' wishes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Dict, Optional, Tuple
+
+from ..errors import CrossclusterError, Side
+from ..transport import pacing
+from ..transport.interface import Kind
+from .errors import MigrationError, TargetUnexpected
+from .history import Facts
+from .journal import Journal
+from .plan import Plan
+from .progress import Progress
+from .requests import Requests
+from .spec import Limits, Spec
+from .states import ABORTABLE, Phase, reached
+from .world import Export, Pump, Tunnel, World
+
+__all__ = ["Context"]
+
+_SLICE = 0.2  # seconds; how soon an abort, a lost pump or a lost channel is seen
+_LISTEN_TIMEOUT = 15.0  # seconds for a pump to stand: TCP, TLS, upgrade, greeting
+_LOG = logging.getLogger(__name__)
+
+
+class Context:
+    """One migration, while a worker lives."""
+
+    def __init__(self, world: World, journal: Journal, facts: Facts, requests: Requests, progress: Progress) -> None:
+        self.world = world
+        self.journal = journal
+        self.facts = facts
+        self.requests = requests
+        self.progress = progress
+        self._plan: Optional[Plan] = None
+        self.tunnel: Optional[Tunnel] = None
+        self.pumps: Dict[str, Pump] = {}
+        self.write_blocking = False
+        self.bwlimit: Optional[int] = None  # bytes/s, the target's answer for the disks
+        self.ram_limit: Optional[int] = None  # bytes/s, the target's answer for RAM
+        self.totals: Dict[str, int] = {}  # bytes per stream, for the progress
+        self.moved: Dict[str, int] = {}
+        self.proof: Dict[str, str] = {}
+        # Moments on the monotonic clock of this process; another process has none of them.
+        self.intent_at: Optional[float] = None
+        self.stopped_at: Optional[float] = None
+        self.resumed_at: Optional[float] = None
+        self.waiting_since: Optional[float] = None
+        self.stuck_since: Optional[float] = None  # since when a step is tried again and again in its phase
+        self.resume_sent = False
+        self.downtime_ms: Optional[int] = None
+        self.pause_ms: Optional[int] = None
+        self.applied_limits: Optional[Limits] = None  # what QEMU and the streams were told
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked for."""
+        if self.facts.spec is None:
+            raise MigrationError("the journal has no spec", side=Side.SOURCE, object="journal")
+        return self.facts.spec
+
+    @property
+    def plan(self) -> Plan:
+        """What the preflight found; a restarted worker has none and needs none."""
+        if self._plan is None:
+            raise MigrationError("this worker has no plan", side=Side.SOURCE, object="worker")
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def target_vmid(self) -> int:
+        """VMID at the target, once one was asked for."""
+        if self.facts.target_vmid is None:
+            raise MigrationError("no VMID was reserved", side=Side.TARGET, object="target")
+        return self.facts.target_vmid
+
+    @property
+    def run_state(self) -> str:
+        """``running``, ``paused`` or ``stopped``: how the owner had the VM."""
+        return str(self.facts.running.get("run_state", ""))
+
+    # Journal and facts
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Record a fact: in the journal (fsynced) first, then in ``facts``.
+
+        Raises:
+            JournalUnwritable: the fact does not count.
+        """
+        record = self.journal.record(kind, time=self.world.clock.wall(), **fields)
+        self._take_in(record)
+
+    def remember(self, kind: str, **fields: Any) -> None:
+        """Take a fact in that the journal could not take."""
+        self._take_in(dict(fields, kind=kind, time=self.world.clock.wall()))
+
+    def note_or_remember(self, kind: str, **fields: Any) -> None:
+        """A fact that must not stop the way back when the journal's disk is full."""
+        try:
+            self.note(kind, **fields)
+        except MigrationError as error:
+            _LOG.error("not in the journal: %s: %s", kind, error)
+            self.remember(kind, **fields)
+
+    def _take_in(self, record: Dict[str, Any]) -> None:
+        self.facts.apply(record)
+        if record["kind"] == "COMMIT_INTENT":
+            self.intent_at = self.world.clock.monotonic()
+
+    def facts_source_state(self, state: str) -> None:
+        """How the source VM is left."""
+        if self.facts.source_state != state:
+            self.note_or_remember("source_state", state=state)
+
+    def prove(self, **proof: Any) -> None:
+        """What was read back at the commit, for the result."""
+        self.proof.update(proof)
+        self.note_or_remember("proof", proof=dict(self.proof))
+
+    def warn(self, error: CrossclusterError) -> None:
+        """Something that does not change the outcome, for the result."""
+        warnings = list(self.facts.result.get("warnings", []))
+        self.note_or_remember("result", result={"warnings": [*warnings, error.to_dict()]})
+
+    def measure_pause(self) -> None:
+        """From STOP at the source to the answer of ``resume``."""
+        if self.stopped_at is not None:
+            self.pause_ms = int(1000 * (self.world.clock.monotonic() - self.stopped_at))
+
+    def finish_result(self) -> None:
+        """Numbers of the run, for the result."""
+        result = {"bytes": sum(self.moved.values()), "downtime_ms": self.downtime_ms, "pause_ms": self.pause_ms}
+        if self.facts.result.get("bytes") is None:
+            self.note_or_remember("result", result=result)
+
+    def announce(self) -> None:
+        """Tell everybody who watches that something changed."""
+        self.progress.announce(phase=self.facts.phase.value)
+
+    def tell_progress(self, **values: Any) -> None:
+        """Byte counts of all streams."""
+        now = self.world.clock.monotonic()
+        self.progress.moved(now, sum(self.moved.values()), sum(self.totals.values()), **values)
+
+    # Waiting
+
+    def serve(self) -> None:
+        """Look at pumps, control channel and wishes once.
+
+        Raises:
+            Aborted: abort, lost lease or deadline, in a phase that can still be aborted.
+            ChannelLost: the control channel is gone.
+        """
+        for pump in self.pumps.values():
+            pump.poll_events()
+        if self.tunnel is not None:
+            self.tunnel.tick()
+        if self.facts.phase in ABORTABLE:
+            self.requests.check()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, serving."""
+        clock = self.world.clock
+        end = clock.monotonic() + seconds
+        self.serve()
+        while clock.monotonic() < end:
+            clock.sleep(min(_SLICE, max(0.0, end - clock.monotonic())))
+            self.serve()
+
+    def rest(self, seconds: float) -> None:
+        """Wait between two tries of a step that must not be disturbed by wishes."""
+        self.world.clock.sleep(seconds)
+
+    def await_goal(self) -> None:
+        """At a milestone: wait until the caller wants to go on (or the lease ends)."""
+        while self._at_goal():
+            self.pause(_SLICE)
+
+    def _at_goal(self) -> bool:
+        phase = self.facts.phase
+        return phase in ABORTABLE and phase is not Phase.PREFLIGHT and reached(phase, self.requests.goal)
+
+    # Tunnel and streams
+
+    def require_tunnel(self) -> Tunnel:
+        """The control channel, sound.
+
+        Raises:
+            ChannelLost: by the tunnel itself when a command is sent; TargetUnexpected when there is none.
+        """
+        if self.tunnel is None:
+            raise TargetUnexpected("there is no control channel", side=Side.TARGET, object="tunnel")
+        return self.tunnel
+
+    def open_stream(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
+        """A pump with a ticket of its own, taken right before (mtunnel-protocol 3.2); ready for QEMU."""
+        if name in self.pumps:
+            self.pumps.pop(name).kill()
+        ticket = self.require_tunnel().ticket(remote)
+        rate = None if kind is Kind.NBD else self.stream_rate()
+        pump, path = self.world.open_stream(name, kind, self.target_vmid, ticket, remote, rate, export)
+        self.pumps[name] = pump
+        if kind is not Kind.IMPORT:
+            pump.wait_listening(self.world.clock.monotonic() + _LISTEN_TIMEOUT)
+        return pump, path
+
+    def drop_pumps(self) -> None:
+        """End every byte stream at once."""
+        for pump in self.pumps.values():
+            pump.kill()
+        self.pumps.clear()
+
+    def close_tunnel(self) -> None:
+        """Close the control channel; what the target keeps then is decided by what was sent before."""
+        if self.tunnel is not None:
+            self.tunnel.close()
+            self.tunnel = None
+
+    def release(self) -> None:
+        """Let go of everything this process holds."""
+        self.drop_pumps()
+        self.close_tunnel()
+        self.world.source.release_migration_lock()
+        self.announce()
+
+    # Rates (DESIGN, tunnel-performance 3.5)
+
+    def user_limit_kib(self) -> Optional[int]:
+        """The user's limit in KiB/s, as ``bwlimit`` wants it."""
+        limit = self.requests.limits.bandwidth
+        return None if limit is None else max(1, limit // 1024)
+
+    def disk_speed(self) -> Optional[int]:
+        """Bytes/s for a mirror: acknowledged, so only asked-for limits bound it."""
+        limits = [limit for limit in (self.requests.limits.bandwidth, self.bwlimit) if limit]
+        return min(limits) if limits else None
+
+    def measured_rate(self) -> int:
+        """Bytes/s at which the mirrors were acknowledged; before that is known, what an unknown path gets."""
+        measure = self._measure()
+        return measure.rate if measure.rate > 0 else pacing.UNMEASURED_RATE
+
+    def stream_rate(self) -> int:
+        """Bytes/s for a stream that nothing acknowledges."""
+        limit = self.ram_limit if self.ram_limit is not None else self.bwlimit
+        return pacing.stream_rate(self.requests.limits.bandwidth, limit, self._measure())
+
+    def _measure(self) -> pacing.Measure:
+        return pacing.combine(
+            pacing.Measure(pump.acknowledged, pump.busy_s, pump.acknowledged_rate)
+            for name, pump in self.pumps.items()
+            if name in self.facts.mirrors
+        )

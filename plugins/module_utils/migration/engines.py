@@ -1,0 +1,464 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""What faces ask for on the source node, and who does it: the engine seam (DESIGN 2). An edge file.
+
+``worker`` is the only engine yet: a worker of our own per migration. An engine holds no state; journals, control
+sockets and the target's API tell everything.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from ..errors import CrossclusterError, Side
+from ..proxmox.errors import VmAbsent
+from ..proxmox.session import Session
+from ..proxmox.target_api import VmResource
+from ..proxmox.vm_config import VmConfig
+from ..transport import policy
+from . import package, places, preflight
+from .client import Client
+from .errors import (
+    Held,
+    NotFound,
+    Recorded,
+    SpecDiffers,
+    Split,
+    TargetNotRunning,
+    TargetResidue,
+    VmAmbiguous,
+    WorkerUnreachable,
+)
+from .history import Facts
+from .real_world import SourceNode, TargetNode, endpoint_of, qemu_of
+from .report import report
+from .spec import Spec, difference
+from .states import Phase
+
+__all__ = ["WorkerEngine", "worker_engine"]
+
+_START_TIMEOUT = 40.0  # seconds for `worker.pyz start`
+_RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
+_AVAILABLE = {policy.NAMES[0]: None}
+
+
+def worker_engine() -> WorkerEngine:
+    """The engine that drives a worker of our own on this node."""
+    return WorkerEngine()
+
+
+class WorkerEngine:
+    """One worker process per migration on the source node."""
+
+    def preview(self, spec: Spec, secret: str) -> Dict[str, Any]:
+        """Check mode: what would be done; reads only.
+
+        Raises:
+            CrossclusterError: what a run would be refused for.
+        """
+        facts = places.newest(vmid=spec.vmid, uuid=_uuid(spec))
+        if facts is not None and not facts.final:
+            _same_spec(spec, facts)
+            return dict(report(facts), changed=facts.phase is not Phase.COMPLETED)
+        arrived = self._arrived(spec, secret, facts)
+        if arrived is not None:
+            return arrived
+        source, target = SourceNode(spec.vmid), _target(spec, secret)
+        choice = policy.choose(spec.transports, _AVAILABLE)
+        plan = preflight.look(spec, source, qemu_of(spec.vmid))
+        preflight.check_target(spec, plan, target)
+        return {
+            "changed": True,
+            "finished": True,
+            "transport": choice.name,
+            "transports_rejected": choice.rejected_as_list(),
+            "would_create": {
+                "node": spec.target.node,
+                "vmid": spec.vmid if spec.target.vmid == "same" else spec.target.vmid,
+                "volumes": [
+                    {"key": v.key, "storage": v.storage, "format": v.format, "size": v.size, "by": v.mode.value}
+                    for v in plan.volumes
+                ],
+                "nics": {key: nic.bridge for key, nic in plan.nics.items()},
+                "run_state": plan.run_state,
+            },
+            "source_config": _public(plan.config.format()),
+            "target_config": _public(plan.preview_config()),
+        }
+
+    def advance(
+        self, spec: Spec, secret: str, milestone: str, lease: Optional[str] = None, wait: float = 0.0
+    ) -> Dict[str, Any]:
+        """Bring the migration of ``spec`` on its way to ``milestone``; attaches to one that runs.
+
+        Raises:
+            SpecDiffers, Refused, Split, TargetNotRunning, VmAmbiguous: nothing was done.
+            Held: neither side may run yet.
+        """
+        lease = lease or secrets.token_hex(16)
+        facts = places.newest(vmid=spec.vmid, uuid=_uuid(spec))
+        if facts is not None and not facts.final:
+            _same_spec(spec, facts)
+            running = self._attach(spec, secret, facts, milestone, lease, wait)
+            if running is not None:
+                return running
+            facts = places.read_facts(facts.migration_id)
+        arrived = self._arrived(spec, secret, facts)
+        if arrived is not None:
+            return arrived
+        return self._begin(spec, secret, milestone, lease, wait)
+
+    def poll(self, migration_id: str, lease: str, wait: float) -> Dict[str, Any]:
+        """State of a migration; renews the lease; returns early when the phase changes."""
+        return self._ask(migration_id, "poll", wait, lease=lease)
+
+    def info(
+        self,
+        vmid: Optional[int] = None,
+        uuid: Optional[str] = None,
+        migration_id: Optional[str] = None,
+        wait: float = 0.0,
+        journal: bool = False,
+    ) -> Dict[str, Any]:
+        """State of a migration; renews nothing.
+
+        Raises:
+            NotFound: no migration of that VM or id on this node.
+        """
+        migration_id = migration_id or _known(vmid, uuid).migration_id
+        result = self._ask(migration_id, "status", wait)
+        if journal:
+            from . import journal as journals
+
+            result["journal"] = journals.read(places.journal_path(migration_id))
+        return result
+
+    def abort(self, vmid: Optional[int] = None, uuid: Optional[str] = None) -> Dict[str, Any]:
+        """End the migration of a VM and wait for its end; nothing to end is no error.
+
+        Raises:
+            Recorded: TOO_LATE after COMMIT_INTENT.
+        """
+        facts = places.newest(vmid=vmid, uuid=uuid)
+        if facts is None or facts.final:
+            return dict(report(facts) if facts else {}, changed=False, error=None, finished=True)
+        migration_id = facts.migration_id
+        try:
+            with Client(places.control_socket(migration_id)) as client:
+                client.call("abort")
+        except WorkerUnreachable:
+            _start({"migration_id": migration_id, "secret": "", "opened": None})
+        ended = self._wait_end(migration_id, _RECOVERY_TIMEOUT)
+        error = ended.get("error")
+        if isinstance(error, dict) and error.get("code") == "ABORTED":
+            ended["error"] = None  # what was asked for
+        return dict(ended, changed=True)
+
+    # A migration that is known already
+
+    def _attach(
+        self, spec: Spec, secret: str, facts: Facts, milestone: str, lease: str, wait: float
+    ) -> Optional[Dict[str, Any]]:
+        """The running migration, driven on; None when it had to be recovered and has ended."""
+        migration_id = facts.migration_id
+        try:
+            return self._drive(spec, migration_id, milestone, lease, wait)
+        except WorkerUnreachable:
+            # No worker lives: a new one reads the journal and does what the state table says (DESIGN 2).
+            _start({"migration_id": migration_id, "secret": secret, "opened": None})
+        ended = self._wait_end(migration_id, _RECOVERY_TIMEOUT)
+        if ended["phase"] == Phase.ROLLED_BACK.value:
+            return None
+        return dict(ended, changed=True)
+
+    def _drive(self, spec: Spec, migration_id: str, milestone: str, lease: str, wait: float) -> Dict[str, Any]:
+        with Client(places.control_socket(migration_id)) as client:
+            result = client.call(
+                "advance",
+                goal=milestone,
+                lease=lease,
+                digest=spec.digest,
+                identity=spec.identity(),
+                limits=spec.limits.to_dict(),
+            )
+            if wait > 0 and not result["finished"]:
+                result = client.call("poll", wait, lease=lease, version=result["progress"].get("version"))
+        return dict(result, changed=False, lease=lease)
+
+    def _wait_end(self, migration_id: str, timeout: float) -> Dict[str, Any]:
+        """Wait until a recovering worker has ended, or cannot end."""
+        end = time.monotonic() + timeout
+        while True:
+            result = self._ask(migration_id, "status", min(10.0, max(0.0, end - time.monotonic())))
+            if result["phase"] in _ENDED or (result["finished"] and result.get("error")):
+                return result
+            if time.monotonic() > end:
+                raise Held(
+                    f"the migration does not come to an end, it is in the phase {result['phase']}",
+                    side=Side.SOURCE,
+                    object=migration_id,
+                    remedy="Run the play again; see worker.log in " + places.migration_directory(migration_id),
+                )
+            time.sleep(0.2)
+
+    def _ask(self, migration_id: str, op: str, wait: float, **parameters: Any) -> Dict[str, Any]:
+        """One look: by the worker when it lives, else by the journal."""
+        try:
+            with Client(places.control_socket(migration_id)) as client:
+                result = client.call(op, 0.0, **parameters)
+                if wait > 0 and not result["finished"]:
+                    result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
+        except WorkerUnreachable:
+            facts = places.read_facts(migration_id)
+            result = report(facts)
+            if not facts.final:
+                result.update(_worker_gone(facts))
+        result["changed"] = False
+        if not result["finished"] and parameters.get("lease"):
+            result["lease"] = parameters["lease"]
+        return result
+
+    # A migration that is not there yet, or has ended
+
+    def _arrived(self, spec: Spec, secret: str, facts: Optional[Facts]) -> Optional[Dict[str, Any]]:
+        """The VM is at the target already (DESIGN 3, identity); None when it is not.
+
+        Raises:
+            TargetNotRunning, Split, VmAmbiguous: nothing is done.
+        """
+        target = _target(spec, secret)
+        if facts is not None and facts.phase is Phase.LOST:
+            raise Recorded.parse(facts.error)
+        if facts is not None and facts.phase is Phase.COMPLETED and facts.target_vmid is not None:
+            found: Optional[int] = facts.target_vmid
+        else:
+            found = _same_vm(spec, target, _uuid(spec))
+        if found is None:
+            return None
+        _judge(spec, target, found, facts)
+        known = report(facts) if facts is not None and facts.phase is Phase.COMPLETED else {}
+        place = {"node": spec.target.node, "vmid": found, "upid": None, "volumes": []}
+        return dict(
+            known,
+            changed=False,
+            finished=True,
+            phase=Phase.COMPLETED.value,
+            target=known.get("target") or place,
+            error=None,
+        )
+
+    def _begin(self, spec: Spec, secret: str, milestone: str, lease: str, wait: float) -> Dict[str, Any]:
+        choice = policy.choose(spec.transports, _AVAILABLE)
+        plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
+        target = _target(spec, secret)
+        preflight.check_target(spec, plan, target)
+        _check_residue(spec, target)
+        migration_id = secrets.token_hex(16)
+        worker_digest, program = package.install()
+        opened = {
+            "migration_id": migration_id,
+            "spec": spec.to_dict(),
+            "spec_digest": spec.digest,
+            "worker_digest": worker_digest,
+            "name": plan.name,
+            "uuid": plan.config.uuid,
+            "transport": choice.name,
+            "transports_rejected": choice.rejected_as_list(),
+        }
+        _start({"migration_id": migration_id, "secret": secret, "opened": opened}, program)
+        return dict(self._drive(spec, migration_id, milestone, lease, wait), changed=True)
+
+
+_ENDED = frozenset({Phase.COMPLETED.value, Phase.ROLLED_BACK.value, Phase.LOST.value})
+
+
+def _worker_gone(facts: Facts) -> Dict[str, Any]:
+    """A migration whose worker died for good is not finished, but waiting for it is useless."""
+    error = Held(
+        f"the worker of this migration is gone, in the phase {facts.phase.value}",
+        side=Side.SOURCE,
+        object=f"VM {facts.vmid}",
+        remedy="Run the play again: a new worker recovers from the journal",
+    )
+    return {"finished": True, "error": error.to_dict()}
+
+
+def _start(order: Mapping[str, Any], program: Optional[str] = None) -> None:
+    """Run ``worker.pyz start``: secrets go through its stdin."""
+    if program is None:
+        _digest, program = package.install()
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", program, "start"],
+        input=json.dumps(order).encode("ascii"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=_START_TIMEOUT,
+        cwd="/",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise WorkerUnreachable(
+            "the worker did not start",
+            side=Side.SOURCE,
+            object=str(order["migration_id"]),
+            remedy="See worker.log in " + places.migration_directory(str(order["migration_id"])),
+            facts={"stderr": done.stderr[-300:].decode("utf-8", "replace")},
+        )
+
+
+def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
+    facts = places.newest(vmid=vmid, uuid=uuid)
+    if facts is None:
+        raise NotFound(
+            f"no migration of VM {vmid if vmid is not None else uuid} is known on this node",
+            side=Side.SOURCE,
+            object=f"VM {vmid if vmid is not None else uuid}",
+        )
+    return facts
+
+
+def _target(spec: Spec, secret: str) -> TargetNode:
+    return TargetNode(Session(endpoint_of(spec), secret), spec.target.node)
+
+
+def _uuid(spec: Spec) -> Optional[str]:
+    """The VM's uuid: as given, else from its configuration; None when it is not here any more."""
+    if spec.uuid is not None:
+        return spec.uuid
+    try:
+        config = VmConfig.parse(SourceNode(spec.vmid).config().decode("utf-8", "surrogateescape"))
+    except VmAbsent:
+        return None
+    return config.uuid or None
+
+
+def _same_spec(spec: Spec, facts: Facts) -> None:
+    if facts.spec is not None and facts.spec_digest != spec.digest:
+        raise SpecDiffers(
+            f"a migration of VM {spec.vmid} is under way with another spec",
+            side=Side.SOURCE,
+            object=f"VM {spec.vmid}",
+            remedy="Finish or abort it (state: aborted) before asking for something else",
+            facts={"differences": difference(facts.spec.identity(), spec.identity())},
+        )
+
+
+def _same_vm(spec: Spec, target: TargetNode, uuid: Optional[str]) -> Optional[int]:
+    """VMID of the VM of that uuid among those of the same VMID or name at the target (DESIGN 3)."""
+    if uuid is None:
+        return None
+    wanted = spec.vmid if spec.target.vmid in ("same", "pool") else int(spec.target.vmid)
+    name = _name(spec)
+    found: List[int] = []
+    for entry in target.vm_resources():
+        if (entry.vmid == wanted or (name and entry.name == name)) and _uuid_at_target(target, entry) == uuid:
+            found.append(entry.vmid)
+    if len(found) > 1:
+        raise VmAmbiguous(
+            f"the VMs {found} of the target have the uuid of VM {spec.vmid}",
+            side=Side.TARGET,
+            object=f"VM {spec.vmid}",
+            remedy="Find out which one is the VM; a uuid must not be used twice",
+        )
+    return found[0] if found else None
+
+
+def _name(spec: Spec) -> str:
+    try:
+        config = VmConfig.parse(SourceNode(spec.vmid).config().decode("utf-8", "surrogateescape"))
+    except VmAbsent:
+        return ""
+    return config.values.get("name", "")
+
+
+def _uuid_at_target(target: TargetNode, entry: VmResource) -> Optional[str]:
+    try:
+        smbios = target.vm_config(entry.vmid).get("smbios1")
+    except CrossclusterError:
+        return None  # another node's VM, gone meanwhile, or not ours to see
+    for part in str(smbios or "").split(","):
+        if part.startswith("uuid="):
+            return part[5:].lower()
+    return None
+
+
+def _judge(spec: Spec, target: TargetNode, vmid: int, facts: Optional[Facts]) -> None:
+    """A VM that is at the target is done if it runs there; anything else is told, not repaired."""
+    try:
+        status = target.vm_status(vmid)
+    except VmAbsent as error:
+        raise TargetNotRunning(
+            f"VM {vmid} was moved to node {spec.target.node} but is not there any more",
+            side=Side.TARGET,
+            object=f"VM {vmid}",
+            remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
+        ) from error
+    source_runs = SourceNode(spec.vmid).qemu_alive()
+    if status.status == "running" and source_runs:
+        raise Split(
+            f"VM {spec.vmid} runs here and as VM {vmid} at the target",
+            side=Side.TARGET,
+            object=f"VM {vmid}",
+            remedy="Decide which copy is right and stop the other one; nothing was changed",
+        )
+    offline = facts is not None and facts.running.get("run_state") == "stopped"
+    if status.status != "running" and not source_runs and not offline:
+        raise TargetNotRunning(
+            f"VM {vmid} is at the target but does not run there",
+            side=Side.TARGET,
+            object=f"VM {vmid}",
+            remedy="Start it at the target",
+        )
+    if status.status != "running" and source_runs:
+        raise TargetResidue(
+            f"the target has a stopped VM {vmid} of the same uuid",
+            side=Side.TARGET,
+            object=f"VM {vmid}",
+            remedy="Remove what an earlier run left (module target_recovery), or give another target.vmid",
+        )
+
+
+def _check_residue(spec: Spec, target: TargetNode) -> None:
+    """A VMID with residue of ours is not used again (DESIGN 2)."""
+    for facts in _ended_with_residue(spec):
+        if facts.target_vmid is None or spec.target.vmid == "pool":
+            continue
+        wanted = spec.vmid if spec.target.vmid == "same" else int(spec.target.vmid)
+        if facts.target_vmid == wanted and _still_there(target, wanted):
+            raise TargetResidue(
+                f"VM {wanted} at the target is left from migration {facts.migration_id}",
+                side=Side.TARGET,
+                object=f"VM {wanted}",
+                remedy=str((facts.error or {}).get("remedy", "")) or "Remove it (module target_recovery)",
+                facts={"residue": facts.residue, "migration_id": facts.migration_id},
+            )
+
+
+def _ended_with_residue(spec: Spec) -> List[Facts]:
+    every: List[Tuple[float, Facts]] = []
+    for migration_id in places.migrations():
+        facts = places.read_facts(migration_id)
+        if facts.vmid == spec.vmid and facts.phase is Phase.ROLLED_BACK and facts.residue:
+            every.append((facts.opened_at, facts))
+    return [facts for _at, facts in sorted(every, key=lambda pair: pair[0])]
+
+
+def _still_there(target: TargetNode, vmid: int) -> bool:
+    try:
+        target.vm_status(vmid)
+    except VmAbsent:
+        return False
+    return True
+
+
+def _public(text: str) -> str:
+    """A configuration without what nobody should read in a diff."""
+    hidden = ("cipassword:", "sshkeys:")
+    lines = [f"{line.split(':')[0]}: (not shown)" if line.startswith(hidden) else line for line in text.splitlines()]
+    return "\n".join(lines) + "\n"

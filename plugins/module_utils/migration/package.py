@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The worker as one zip, made from the sources that travel in a module's payload (craft 2.7). An edge file.
+
+The module runs from a zip that is deleted when it ends, so the sources are read out of it and installed on the node
+under their digest. Only what is imported statically is in a payload: the two imports below carry everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import zipfile
+from typing import Dict, Tuple
+
+from ..errors import Side
+from ..transport import pump as _pump  # noqa: F401  carried for the worker's pumps
+from . import places
+from . import worker as _worker  # noqa: F401  carried for the node
+from .errors import MigrationError
+
+__all__ = ["ROOT", "WORKER_FILES", "digest", "install", "sources"]
+
+ROOT = "ansible_collections.crosscluster.migration.plugins.module_utils"
+
+WORKER_FILES: Tuple[str, ...] = (
+    "errors",
+    "migration.client",
+    "migration.commit",
+    "migration.context",
+    "migration.control_socket",
+    "migration.errors",
+    "migration.finish",
+    "migration.history",
+    "migration.journal",
+    "migration.machine",
+    "migration.mapping",
+    "migration.mirroring",
+    "migration.places",
+    "migration.plan",
+    "migration.precopy",
+    "migration.preflight",
+    "migration.prepare",
+    "migration.progress",
+    "migration.real_world",
+    "migration.refusals",
+    "migration.report",
+    "migration.requests",
+    "migration.rollback",
+    "migration.spec",
+    "migration.states",
+    "migration.steps",
+    "migration.switchover",
+    "migration.worker",
+    "migration.world",
+    "proxmox.commands",
+    "proxmox.control_channel",
+    "proxmox.endpoint",
+    "proxmox.errors",
+    "proxmox.fingerprint",
+    "proxmox.node_cli",
+    "proxmox.node_files",
+    "proxmox.property_strings",
+    "proxmox.replies",
+    "proxmox.session",
+    "proxmox.target_api",
+    "proxmox.tunnel",
+    "proxmox.vm_config",
+    "qemu.errors",
+    "qemu.fields",
+    "qemu.migrate",
+    "qemu.mirror",
+    "qemu.monitor",
+    "qemu.nbd",
+    "qemu.qmp",
+    "qemu.status",
+    "transport.errors",
+    "transport.guard",
+    "transport.interface",
+    "transport.local_end",
+    "transport.pacing",
+    "transport.pump",
+    "transport.pump_channel",
+    "transport.pump_handle",
+    "transport.remote_end",
+    "transport.websocket",
+    "websocket.errors",
+    "websocket.frames",
+    "websocket.handshake",
+    "websocket.tls_stream",
+)
+
+_MAIN = f"""import sys
+if sys.argv[1:2] == ["pump"]:
+    from {ROOT}.transport.pump import main
+else:
+    from {ROOT}.migration.worker import main
+sys.exit(main())
+"""
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same sources make the same zip
+
+
+def sources() -> Dict[str, str]:
+    """Source text of every file of the worker, by dotted name below ``module_utils``.
+
+    Raises:
+        MigrationError: a file is not in the payload: a defect of the collection.
+    """
+    found: Dict[str, str] = {}
+    for name in WORKER_FILES:
+        spec = importlib.util.find_spec(f"{ROOT}.{name}")
+        text = spec.loader.get_source(f"{ROOT}.{name}") if spec and spec.loader else None  # type: ignore[attr-defined]
+        if text is None:
+            raise MigrationError(f"the payload lacks {name}", side=Side.SOURCE, object=name)
+        found[name] = text
+    return found
+
+
+def digest(files: Dict[str, str]) -> str:
+    """SHA-256 over name, length and bytes of each file, in order."""
+    total = hashlib.sha256(_MAIN.encode("ascii"))
+    for name in sorted(files):
+        data = files[name].encode("utf-8")
+        total.update(f"{name} {len(data)}\n".encode("ascii"))
+        total.update(data)
+    return total.hexdigest()
+
+
+def build(files: Dict[str, str]) -> bytes:
+    """The zip: sorted names, a fixed date, an empty ``__init__.py`` in each parent."""
+    members = {"__main__.py": _MAIN}
+    for name, text in files.items():
+        parts = f"{ROOT}.{name}".split(".")
+        for depth in range(1, len(parts)):
+            members["/".join(parts[:depth]) + "/__init__.py"] = ""
+        members["/".join(parts) + ".py"] = text
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(members):
+            archive.writestr(zipfile.ZipInfo(path, _EPOCH), members[path])
+    return buffer.getvalue()
+
+
+def install(library: str = places.LIBRARY) -> Tuple[str, str]:
+    """Put the worker on this node under its digest; returns digest and path.
+
+    An existing file is verified, never overwritten: a running worker may use it.
+    """
+    files = sources()
+    name = digest(files)
+    directory = os.path.join(library, "worker", name)
+    path = os.path.join(directory, "worker.pyz")
+    data = build(files)
+    if os.path.exists(path):
+        with open(path, "rb") as stream:
+            if stream.read() == data:
+                return name, path
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(temporary, path)
+    return name, path

@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The RAM, up to the moment in which the source is paused in ``pre-switchover`` (DESIGN 5.5)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Dict, Optional
+
+from ..errors import Side
+from ..proxmox import replies
+from ..qemu import migrate
+from ..qemu import mirror as mirrors
+from ..qemu.migrate import MigrationInfo, MigrationStatus
+from ..transport.interface import Kind
+from . import mirroring
+from .context import Context
+from .errors import TransferFailed
+from .states import Outcome
+
+__all__ = ["MAX_ATTEMPTS", "information", "precopy"]
+
+MAX_ATTEMPTS = 3  # of a switchover with mirrors that cannot be kept in step (DESIGN 5.5)
+_POLL = 1.0  # seconds
+_NEAR = 2.0  # seconds of remaining transfer from which on the monitor is held (DESIGN 2)
+_HOLD = 2.5  # seconds that the monitor is held at most; Proxmox's own pollers give up after 3 s (pve-cli 5)
+_GAP = 0.3  # seconds between two holds
+_LOG = logging.getLogger(__name__)
+
+
+def information(context: Context, timeout: float = 5.0) -> MigrationInfo:
+    """``query-migrate`` of the source."""
+    return MigrationInfo.parse(context.world.qmp.run("query-migrate", timeout=timeout))
+
+
+def precopy(context: Context) -> Outcome:
+    """PRECOPY: copy RAM while the guest runs; OK when the source is paused in ``pre-switchover``.
+
+    Raises:
+        TransferFailed: QEMU's reason.
+        GuestOff: the guest powered itself off.
+    """
+    _configure(context)
+    _wait_in_step(context)
+    _pump, path = context.open_stream("ram", Kind.RAM, replies.ram_socket(context.target_vmid))
+    context.world.qmp.run("migrate", migrate.uri(path))
+    _follow(context)
+    return Outcome.OK
+
+
+def _configure(context: Context) -> None:
+    """Capabilities and limits; return-path and pause-before-switchover on the source only (qemu-facts 3)."""
+    tunnel, qmp = context.require_tunnel(), context.world.qmp
+    context.ram_limit = tunnel.bwlimit([None], context.user_limit_kib()).bytes_per_second
+    listed = qmp.run("query-migrate-capabilities")
+    qmp.run("migrate-set-capabilities", migrate.source_capabilities(listed))
+    qmp.run("migrate-set-parameters", parameters(context))
+
+
+def parameters(context: Context) -> Dict[str, int]:
+    """Arguments of migrate-set-parameters for the limits as they are now."""
+    return migrate.parameters(
+        downtime_limit_ms=int(context.requests.limits.downtime * 1000),
+        bandwidth=context.stream_rate(),
+        ram_bytes=context.plan.memory,
+    )
+
+
+def retune(context: Context) -> None:
+    """Limits that were asserted again reach the streams and QEMU (DESIGN 3); measured rates reach the stream."""
+    limits = context.requests.limits
+    context.pumps["ram"].set_rate(context.stream_rate())
+    if context.applied_limits is limits:
+        return
+    if context.applied_limits is not None:
+        context.note("limits", limits=limits.to_dict())
+        context.world.qmp.run("migrate-set-parameters", parameters(context))
+        for names in context.facts.mirrors.values():
+            context.world.qmp.run("block-job-set-speed", mirrors.set_speed(names["job"], context.disk_speed()))
+    context.applied_limits = limits
+
+
+def _wait_in_step(context: Context) -> None:
+    """QEMU < 8.2: wait until the mirrors are at most half the downtime limit behind (DESIGN 5.5)."""
+    if not context.facts.mirrors or context.write_blocking:
+        return
+    while mirroring.behind(context) >= context.requests.limits.downtime / 2:
+        context.tell_progress()
+        mirroring.check_guest(context)
+        context.pause(0.3)
+
+
+def _follow(context: Context) -> None:
+    clock = context.world.clock
+    while True:
+        info = information(context)
+        if _is_paused(info):
+            context.stopped_at = clock.monotonic()
+            return
+        _tell(context, info)
+        retune(context)
+        if context.facts.mirrors:
+            mirroring.jobs(context)
+        mirroring.check_guest(context)
+        if _is_near(context, info):
+            if _hold(context):
+                return
+            context.pause(_GAP)
+        else:
+            context.pause(_POLL)
+
+
+def _is_paused(info: MigrationInfo) -> bool:
+    """Whether the source waits in pre-switchover; everything final is a failure here."""
+    if info.status is MigrationStatus.PRE_SWITCHOVER:
+        return True
+    if info.status.is_final or info.status.has_failed:
+        raise failed(info)
+    return False
+
+
+def failed(info: MigrationInfo) -> TransferFailed:
+    """The error for a RAM migration that ended too early."""
+    return TransferFailed(
+        f"the RAM migration ended as {info.status_text}: {(info.error or 'no reason given')[:300]}",
+        side=Side.TARGET,
+        object="ram",
+        remedy="Look at the target's QEMU log and at the network to port 8006 of the target node",
+    )
+
+
+def _is_near(context: Context, info: MigrationInfo) -> bool:
+    rate = info.bandwidth or context.stream_rate()
+    return info.status is MigrationStatus.ACTIVE and info.total > 0 and info.remaining < _NEAR * rate
+
+
+def _hold(context: Context) -> bool:
+    """Hold the monitor and wait for STOP; True when the source is paused in pre-switchover.
+
+    The monitor serves one client, so the hold is bounded and followed by a gap.
+    """
+    clock = context.world.clock
+    end = clock.monotonic() + _HOLD
+    with context.world.qmp.session(end + 1.0) as qmp:
+        stopped: Optional[float] = None
+        while clock.monotonic() < end:
+            if _is_paused(MigrationInfo.parse(qmp.execute("query-migrate"))):
+                context.stopped_at = stopped or clock.monotonic()
+                return True
+            if stopped is not None:
+                clock.sleep(0.002)
+            elif qmp.wait_event(("STOP",), min(end, clock.monotonic() + 0.5)) is not None:
+                stopped = clock.monotonic()
+    return False
+
+
+def _tell(context: Context, info: MigrationInfo) -> None:
+    context.totals["ram"] = info.transferred + info.remaining
+    context.moved["ram"] = info.transferred
+    context.tell_progress(dirty_rate=info.dirty_rate_bytes, passes=info.passes)

@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The real world of a migration: files, commands, sockets and processes of a Proxmox VE node. An edge file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ..errors import Side
+from ..proxmox.endpoint import Endpoint
+from ..proxmox.node_cli import NodeCli
+from ..proxmox.node_files import NodeFiles
+from ..proxmox.session import Session
+from ..proxmox.target_api import TargetApi, TunnelGrant
+from ..proxmox.tunnel import Tunnel
+from ..qemu.monitor import Monitor
+from ..transport import websocket
+from ..transport.interface import Kind, StreamPlan
+from ..transport.pump_handle import PumpHandle
+from .errors import CommandFailed, Refused
+from .spec import Spec
+from .world import Export, World
+
+__all__ = ["RealClock", "SourceNode", "TargetNode", "endpoint_of", "real_world"]
+
+_MIGRATION_LOCK = "/var/lock/pve-manager/pve-migrate-{vmid}"  # pve-cli 4.1
+_QMP = "/run/qemu-server/{vmid}.qmp"
+_OPEN_TIMEOUT = 15.0  # seconds for the control channel: TCP, TLS, upgrade
+
+
+class RealClock:
+    """The clocks of this machine."""
+
+    def monotonic(self) -> float:
+        """Seconds; never jumps."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+class ExportProcess:
+    """A running ``pvesm export``."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # dd's statistics; what counts are the bytes and the exit status
+            cwd="/",
+        )
+
+    def fileno(self) -> int:
+        """Where the stream is read."""
+        if self._process.stdout is None:
+            raise ValueError("the export has no output")
+        return self._process.stdout.fileno()
+
+    def close_output(self) -> None:
+        """Close our copy: the pump holds the only one now."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def wait(self, timeout: float) -> int:
+        """Exit status; killed when it does not end in time."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+        finally:
+            self.close_output()
+
+
+class SourceNode:
+    """One VM on this node, through files and the node's own commands."""
+
+    def __init__(self, vmid: int, files: Optional[NodeFiles] = None, cli: Optional[NodeCli] = None) -> None:
+        self._vmid = vmid
+        self._files = files or NodeFiles()
+        self._cli = cli or NodeCli(files=self._files)
+        self._lock: Optional[int] = None
+
+    def take_migration_lock(self, timeout: float) -> None:
+        """Hold Proxmox's guest-migration lock: keeps out its migration, replication and rollback."""
+        path = _MIGRATION_LOCK.format(vmid=self._vmid)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = descriptor
+                return
+            except OSError:
+                if time.monotonic() > end:
+                    os.close(descriptor)
+                    raise Refused(
+                        f"VM {self._vmid} is being migrated or replicated by somebody else",
+                        code="MIGRATION_LOCK_HELD",
+                        side=Side.SOURCE,
+                        object=path,
+                        remedy="Wait for the running task",
+                    ) from None
+                time.sleep(0.2)
+
+    def release_migration_lock(self) -> None:
+        """Let go of it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def config(self) -> bytes:
+        """Text of the VM's configuration."""
+        return self._files.vm_config_bytes(self._vmid)
+
+    def node_name(self) -> str:
+        """Name of this node."""
+        return self._files.node_name()
+
+    def ha_state(self) -> str:
+        """State as HA resource, empty when it is none."""
+        return self._files.ha_state(self._vmid)
+
+    def is_replicated(self) -> bool:
+        """Whether a replication job exists."""
+        return bool(self._files.replication_jobs(self._vmid))
+
+    def references(self, volids: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """Other VMs that name one of the volumes."""
+        return self._files.references(self._vmid, list(volids))
+
+    def storage_types(self) -> Mapping[str, str]:
+        """Type of each storage."""
+        return {name: storage.type for name, storage in self._files.storages().items()}
+
+    def firewall(self) -> Optional[str]:
+        """Text of the VM's firewall file."""
+        return self._files.firewall(self._vmid)
+
+    def volume_list(self, storages: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Size and format of the VM's volumes on ``storages``."""
+        found: Dict[str, Mapping[str, Any]] = {}
+        for storage in storages:
+            for entry in self._cli.volumes(storage, self._vmid):
+                found[entry.volid] = {"size": entry.size, "format": entry.format}
+        return found
+
+    def qemu_alive(self) -> bool:
+        """Whether a QEMU process of this VM exists."""
+        return self._files.qemu_pid(self._vmid) is not None
+
+    def set_lock(self) -> None:
+        """``qm set --lock migrate``."""
+        self._cli.set_lock(self._vmid)
+
+    def unlock(self) -> None:
+        """Remove our lock word."""
+        self._cli.unlock_own(self._vmid)
+
+    def stop(self) -> None:
+        """``qm stop --skiplock``."""
+        self._cli.stop(self._vmid)
+
+    def set_options(self, options: Mapping[str, str]) -> None:
+        """``qm set --skiplock``."""
+        self._cli.set_options(self._vmid, options)
+
+    def export(self, volid: str, stream_format: str, with_snapshots: bool) -> Export:
+        """Start ``pvesm export``."""
+        argv = self._cli.export_argv(volid, stream_format, with_snapshots)
+        try:
+            return ExportProcess(argv)
+        except OSError as error:
+            raise CommandFailed(
+                f"{argv[0]} cannot be started: {error.strerror}", side=Side.SOURCE, object=volid
+            ) from error
+
+
+class TargetNode(TargetApi):
+    """The target's API, with the look-ups of recovery."""
+
+    def __init__(self, session: Session, node: str) -> None:
+        super().__init__(session, node)
+        self._api = session
+        self._name = node
+
+    def own_tunnel_task(self, vmid: int) -> Optional[str]:
+        """UPID of the running tunnel task of a VMID, when the token may see it."""
+        tasks = self._api.get("nodes", self._name, "tasks", source="active", typefilter="qmtunnel", vmid=vmid)
+        for task in tasks if isinstance(tasks, list) else []:
+            upid = task.get("upid") if isinstance(task, dict) else None
+            if isinstance(upid, str) and f":qmtunnel:{vmid}:" in upid and not task.get("endtime"):
+                return upid
+        return None
+
+    def bridge_names(self) -> List[str]:
+        """Names of the node's bridges."""
+        return [bridge.name for bridge in self.bridges()]
+
+    def volumes_of(self, storage: str, vmid: int) -> List[str]:
+        """Volume ids that a storage lists for a VMID."""
+        content = self._api.get("nodes", self._name, "storage", storage, "content", vmid=vmid)
+        entries = content if isinstance(content, list) else []
+        found = [entry.get("volid") for entry in entries if isinstance(entry, dict)]
+        return sorted(volid for volid in found if isinstance(volid, str) and volid.startswith(f"{storage}:"))
+
+
+def endpoint_of(spec: Spec) -> Endpoint:
+    """Where the spec's target node is and how it proves itself."""
+    target = spec.target
+    return Endpoint(
+        target.api_host,
+        target.api_port,
+        target.node,
+        target.api_user,
+        target.api_token_id,
+        target.fingerprint,
+        target.ca_path,
+        target.validate_certs,
+    )
+
+
+def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
+    """Everything for one migration on this node.
+
+    Args:
+        spec: The migration.
+        secret: The token's secret.
+        directory: ``/run/crosscluster/<id>``: sockets of the streams.
+        program: The worker's own zip, which is also the pump's program.
+    """
+    endpoint = endpoint_of(spec)
+    target = TargetNode(Session(endpoint, secret), spec.target.node)
+    clock = RealClock()
+
+    def open_tunnel(vmid: int, grant: TunnelGrant) -> Tunnel:
+        path = target.tunnel_path(vmid, grant.ticket, grant.socket)
+        return Tunnel.open(endpoint, secret, path, clock.monotonic() + _OPEN_TIMEOUT, clock.monotonic)
+
+    def open_stream(
+        name: str,
+        kind: Kind,
+        vmid: int,
+        ticket: str,
+        remote: str,
+        rate: Optional[int],
+        export: Optional[Export],
+    ) -> Tuple[PumpHandle, str]:
+        listen = None if export is not None else os.path.join(directory, f"{name}.sock")
+        input_fd = export.fileno() if export is not None else None
+        settings = websocket.settings(
+            StreamPlan(name, kind, remote),
+            endpoint,
+            target.tunnel_path(vmid, ticket, remote),
+            listen=listen,
+            input_fd=input_fd,
+            rate=rate,
+        )
+        argv = [sys.executable, "-I", "-B", program, "pump"]
+        return PumpHandle.launch(argv, settings, secret, input_fd, clock.monotonic), listen or ""
+
+    monitor = Monitor(_QMP.format(vmid=spec.vmid), clock.monotonic)
+    return World(clock, SourceNode(spec.vmid), monitor, target, open_tunnel, open_stream)
+
+
+def qemu_of(vmid: int) -> Monitor:
+    """The monitor of a VM on this node."""
+    return Monitor(_QMP.format(vmid=vmid), time.monotonic)

@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""Back to a running source, and nothing of ours left at the target or on a list of what is (safety I3, I6).
+
+Repeatable: a worker that dies in here starts it again. The source comes first: before COMMIT_INTENT no ``resume``
+was ever sent, and after it only NEVER_RAN leads here, so the target cannot run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Dict, List
+
+from ..errors import CrossclusterError, Side
+from ..proxmox.errors import VmAbsent
+from ..qemu import mirror as mirrors
+from ..qemu.migrate import MigrationStatus
+from ..qemu.mirror import Job
+from ..qemu.status import RunState, RunStatus
+from . import precopy
+from .context import Context
+from .errors import SourceLost, TargetResidue
+from .states import Outcome
+
+__all__ = ["leave_migration", "remove_mirrors", "rollback", "run_again"]
+
+_CANCEL_TIMEOUT = 15.0  # seconds for QEMU to give a migration up
+_RUN_TIMEOUT = 10.0  # seconds for the source to run again
+_JOB_TIMEOUT = 10.0
+# States in which a guest that its owner had running is brought back with `cont`.
+_CONTINUE = (RunState.PAUSED, RunState.POSTMIGRATE, RunState.FINISH_MIGRATE, RunState.PRELAUNCH)
+_LOG = logging.getLogger(__name__)
+
+
+def rollback(context: Context) -> Outcome:
+    """ROLLBACK: source as its owner left it, target removed or listed, lock given back."""
+    context.drop_pumps()
+    _restore_source(context)
+    _remove_target(context)
+    _give_lock_back(context)
+    context.finish_result()
+    return Outcome.OK
+
+
+def _restore_source(context: Context) -> None:
+    source = context.world.source
+    if context.run_state not in ("running", "paused"):
+        context.facts_source_state("stopped")
+        return
+    if not source.qemu_alive():
+        _LOG.error("the source QEMU is gone: its disks are authoritative (safety 5, LOST-S)")
+        context.facts_source_state("stopped")
+        return
+    leave_migration(context)
+    remove_mirrors(context)
+    run_again(context)
+
+
+def leave_migration(context: Context) -> None:
+    """No RAM migration is active any more; harmless when none was."""
+    clock = context.world.clock
+    end = clock.monotonic() + _CANCEL_TIMEOUT
+    asked = False
+    while True:
+        info = precopy.information(context)
+        if info.status is MigrationStatus.NONE or info.status.is_final:
+            return
+        if not asked:
+            context.world.qmp.run("migrate_cancel")
+            asked = True
+        if clock.monotonic() > end:
+            raise SourceLost(
+                f"QEMU does not give the migration up; it is {info.status_text}",
+                side=Side.SOURCE,
+                object=f"VM {context.facts.vmid}",
+                remedy="The worker tries again; if it stays so, look at the VM in its monitor",
+            )
+        clock.sleep(0.02)
+
+
+def remove_mirrors(context: Context) -> None:
+    """Our jobs and nodes are gone from the source QEMU; foreign ones are not touched."""
+    for names in context.facts.mirrors.values():
+        _end_job(context, names["job"])
+        nodes = context.world.qmp.run("query-named-block-nodes", {"flat": True})
+        if any(isinstance(node, dict) and node.get("node-name") == names["node"] for node in nodes):
+            context.world.qmp.run("blockdev-del", mirrors.delete_node(names["node"]))
+
+
+def _end_job(context: Context, job_id: str) -> None:
+    qmp, clock = context.world.qmp, context.world.clock
+    end = clock.monotonic() + _JOB_TIMEOUT
+    asked = False
+    while True:
+        job = Job.parse_all(qmp.run("query-jobs")).get(job_id)
+        if job is None:
+            return
+        if job.is_concluded:
+            qmp.run("job-dismiss", mirrors.dismiss(job_id))
+            return
+        if not asked:
+            qmp.run("block-job-cancel", mirrors.end(job_id, force=True))
+            asked = True
+        if clock.monotonic() > end:
+            raise SourceLost(
+                f"the mirror job {job_id} does not end", side=Side.SOURCE, object=f"VM {context.facts.vmid}"
+            )
+        clock.sleep(0.02)
+
+
+def run_again(context: Context) -> None:
+    """The owner's run state; a guest that is off or broke down by itself stays as it is."""
+    qmp, clock = context.world.qmp, context.world.clock
+    end = clock.monotonic() + _RUN_TIMEOUT
+    while True:
+        state = RunStatus.parse(qmp.run("query-status")).state
+        if context.run_state == "paused" or state is RunState.RUNNING or state not in _CONTINUE:
+            context.facts_source_state(state.value)
+            return
+        qmp.run("cont")
+        if clock.monotonic() > end:
+            raise SourceLost(
+                f"the source does not run again, it is {state.value}",
+                side=Side.SOURCE,
+                object=f"VM {context.facts.vmid}",
+                remedy=f"Look at it: qm monitor {context.facts.vmid}, info status",
+            )
+        clock.sleep(0.05)
+
+
+def _remove_target(context: Context) -> None:
+    if context.facts.target_vmid is None:
+        return
+    tunnel = context.tunnel
+    if tunnel is not None and not tunnel.poisoned:
+        try:
+            tunnel.stop()  # without it `quit` leaves an orphan QEMU (mtunnel-protocol 5.3)
+            tunnel.quit(True)
+        except CrossclusterError as error:
+            _LOG.warning("the tunnel could not clean up: %s", error)
+    context.close_tunnel()
+    try:
+        left = _left_on_target(context)
+    except CrossclusterError as error:
+        _LOG.warning("the target could not be read: %s", error)
+        left = _recorded(context, verified=False)
+    if left:
+        context.note_or_remember("residue", objects=left)
+        _say_residue(context, left)
+
+
+def _left_on_target(context: Context) -> List[Dict[str, Any]]:
+    """What of ours is there, read back: our task ended first, so that nothing comes after the look."""
+    target, facts = context.world.target, context.facts
+    upid = facts.upid or target.own_tunnel_task(context.target_vmid)
+    if upid is not None and upid != facts.upid:
+        context.note_or_remember("tunnel", upid=upid)
+    if upid is not None:
+        _end_task(context, upid)
+    left: List[Dict[str, Any]] = []
+    try:
+        status = target.vm_status(context.target_vmid)
+        left.append(_vm(context, lock=status.lock, qemu=status.status == "running"))
+    except VmAbsent:
+        _LOG.info("VM %s is gone from the target", context.target_vmid)
+    left += [{"kind": "volume", "node": context.spec.target.node, "volid": volid} for volid in _left_volumes(context)]
+    if left and upid is not None:
+        left.append({"kind": "task", "node": context.spec.target.node, "upid": upid})
+    return left
+
+
+def _end_task(context: Context, upid: str) -> None:
+    target, clock = context.world.target, context.world.clock
+    end = clock.monotonic() + 12.0  # a buffered command may wait 10 s for the config lock (pve-cli 3)
+    while target.task_status(upid).running:
+        if clock.monotonic() > end:
+            target.delete_task(upid)
+            end = clock.monotonic() + 12.0
+        clock.sleep(0.2)
+
+
+def _left_volumes(context: Context) -> List[str]:
+    """Recorded volumes that still exist, and new ones of that VMID which the journal could not name in time."""
+    facts = context.facts
+    before = facts.volumes_before
+    found: List[str] = []
+    for storage in sorted({volume.storage for volume in facts.volumes.values()}):
+        present = context.world.target.volumes_of(storage, context.target_vmid)
+        ours = {volume.volid for volume in facts.volumes.values() if volume.volid}
+        found += [volid for volid in present if volid in ours or (before is not None and volid not in before)]
+    return found
+
+
+def _recorded(context: Context, verified: bool) -> List[Dict[str, Any]]:
+    facts = context.facts
+    left = [_vm(context, lock="unknown", qemu=None)]
+    left += [
+        {"kind": "volume", "node": context.spec.target.node, "volid": v.volid}
+        for v in facts.volumes.values()
+        if v.volid
+    ]
+    if facts.upid:
+        left.append({"kind": "task", "node": context.spec.target.node, "upid": facts.upid})
+    return [dict(entry, verified=verified) for entry in left]
+
+
+def _vm(context: Context, lock: str, qemu: Any) -> Dict[str, Any]:
+    return {
+        "kind": "vm",
+        "node": context.spec.target.node,
+        "vmid": context.target_vmid,
+        "lock": lock,
+        "qemu": qemu,
+    }
+
+
+def _say_residue(context: Context, left: List[Dict[str, Any]]) -> None:
+    """The result's error: residue, with what led to it as its cause, and commands guarded by the uuid."""
+    facts, vmid = context.facts, context.target_vmid
+    guard = f"qm config {vmid} | grep -q {facts.uuid}"
+    commands = [f"{guard} && qm unlock {vmid} && qm stop {vmid} && qm destroy {vmid} --purge"]
+    commands += [f"pvesm free {entry['volid']}" for entry in left if entry["kind"] == "volume"]
+    error = TargetResidue(
+        f"the source runs on, but objects of this migration are left on node {context.spec.target.node}",
+        side=Side.TARGET,
+        object=f"VM {vmid}",
+        remedy="With target_root: true the role removes them. By hand, as root on that node: " + "; ".join(commands),
+        facts={"cause": facts.error, "residue": left},
+    )
+    context.note_or_remember("error", error=error.to_dict())
+
+
+def _give_lock_back(context: Context) -> None:
+    facts = context.facts
+    if facts.locking and not facts.unlocked:
+        context.world.source.unlock()
+        context.note_or_remember("unlocked")
+    context.world.source.release_migration_lock()

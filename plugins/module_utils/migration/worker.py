@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The worker: one supervising process per migration. An edge file.
+
+``python3 -I -B worker.pyz start|keep|run|pump``. ``start`` reads one JSON object with the secrets from stdin, lays
+the files out and detaches; ``keep`` restarts a worker that dies where no systemd does it; ``run`` is the worker;
+``pump`` (``transport.pump``) carries one byte stream and imports nothing of this.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Mapping, Optional
+
+from ..errors import CrossclusterError, Side
+from . import places
+from .context import Context
+from .control_socket import ControlSocket
+from .errors import MigrationError, SpecDiffers, TooLate, WorkerUnreachable
+from .history import Facts, fold
+from .journal import FORMAT, Journal
+from .machine import Machine
+from .progress import Progress
+from .real_world import real_world
+from .report import report
+from .requests import Requests
+from .spec import Limits, Spec, difference
+from .states import ABORTABLE, FINAL, Phase, reached
+from .steps import STEPS
+
+__all__ = ["Worker", "main"]
+
+_LOG_BYTES = 1 << 20  # of each of the two log files
+_START_TIMEOUT = 20.0  # seconds until the control socket of a new worker answers
+_RESTARTS = 3  # in _RESTART_WINDOW seconds (DESIGN 2)
+_RESTART_WINDOW = 60.0
+_PATIENCE = 90.0  # seconds that a caller waits with a worker that cannot get out of its phase
+_LINGER = 3.0  # seconds for which the control socket outlives the end, so that pollers read it there
+_LOG = logging.getLogger(__name__)
+
+
+class Worker:
+    """One migration: opens the journal, serves the control socket, runs the machine."""
+
+    def __init__(self, migration_id: str) -> None:
+        self.migration_id = migration_id
+        self.journal = Journal(places.journal_path(migration_id))
+        self.facts: Facts = fold(self.journal.records)
+        if self.facts.spec is None:
+            raise MigrationError("the journal has no spec", side=Side.SOURCE, object=self.journal.path)
+        self.spec: Spec = self.facts.spec
+        self.fresh = len(self.journal.records) == 1
+        self.progress = Progress()
+        self.progress.update(phase=self.facts.phase.value)
+        self.requests = Requests(self.spec, time.monotonic)
+        world = real_world(self.spec, _secret(migration_id), places.run_directory(migration_id), sys.argv[0])
+        self.context = Context(world, self.journal, self.facts, self.requests, self.progress)
+
+    def serve(self) -> ControlSocket:
+        """Open the control socket."""
+        hello = {"migration_id": self.migration_id, "digest": self.facts.worker_digest}
+        operations = {
+            "status": self._status,
+            "poll": self._poll,
+            "advance": self._advance,
+            "abort": self._abort,
+            "journal": self._journal,
+        }
+        server = ControlSocket(places.control_socket(self.migration_id), hello, operations)
+        server.start()
+        return server
+
+    def run(self) -> None:
+        """Run the machine to a final phase, then take the secrets away."""
+        Machine(self.context, STEPS).run(restarted=not self.fresh)
+        _forget_secrets(self.migration_id)
+
+    # Operations of the control socket
+
+    def _report(self, snapshot: Mapping[str, Any]) -> Dict[str, Any]:
+        result = report(self.facts, snapshot)
+        stuck = self.context.stuck_since
+        if stuck is not None and time.monotonic() - stuck > _PATIENCE:
+            # The worker goes on trying; the caller is told and may come back (safety 6.1, H).
+            return dict(result, finished=True)
+        if not result["finished"]:
+            result["error"] = None
+            result["finished"] = reached(self.facts.phase, self.requests.goal)
+        return result
+
+    def _status(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        return self._report(self._wait(request))
+
+    def _wait(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        version = request.get("version")
+        wait = min(60.0, max(0.0, float(request.get("wait") or 0.0)))
+        if self.facts.phase in FINAL or not isinstance(version, int):
+            return self.progress.snapshot()
+        return self.progress.wait(version, wait)
+
+    def _poll(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        renewed = self.requests.renew(str(request.get("lease")))
+        return dict(self._status(request), lease_held=renewed)
+
+    def _advance(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        if request.get("digest") != self.facts.spec_digest:
+            raise SpecDiffers(
+                f"a migration of VM {self.spec.vmid} runs with another spec",
+                side=Side.SOURCE,
+                object=f"VM {self.spec.vmid}",
+                remedy="Finish or abort it (state: aborted) before asking for something else",
+                facts={"differences": difference(self.spec.identity(), dict(request.get("identity") or {}))},
+            )
+        goal = Phase(str(request.get("goal")))
+        limits = request.get("limits")
+        self.requests.advance(goal, str(request.get("lease")), Limits.restore(limits) if limits else None)
+        return self._report(self.progress.snapshot())
+
+    def _abort(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        phase = self.facts.phase
+        if phase not in ABORTABLE and phase not in (Phase.ROLLBACK, Phase.ROLLED_BACK):
+            raise TooLate(
+                f"the migration is {phase.value} already and goes on to its end",
+                side=Side.SOURCE,
+                object=f"VM {self.spec.vmid}",
+                remedy="Wait for its end; move the VM back afterwards if it must not stay there",
+            )
+        self.requests.ask_abort()
+        return self._status(request)
+
+    def _journal(self, _request: Mapping[str, Any]) -> Dict[str, Any]:
+        return {"records": list(self.journal.records)}
+
+
+def _secret(migration_id: str) -> str:
+    path = places.secrets_path(migration_id)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return str(json.load(stream)["target_api_token_secret"])
+    except (OSError, ValueError, KeyError) as error:
+        raise MigrationError(
+            "the secrets of this migration are not there", side=Side.SOURCE, object=path, remedy="Run the play again"
+        ) from error
+
+
+def _forget_secrets(migration_id: str) -> None:
+    path = places.secrets_path(migration_id)
+    if os.path.exists(path):
+        os.unlink(path)
+
+
+def _run(migration_id: str) -> int:
+    """The worker process."""
+    _log_to(places.log_path(migration_id))
+    lock = places.VmLock(places.read_facts(migration_id).vmid)
+    if not lock.take():
+        _LOG.error("another worker holds this VM")
+        return 0
+    try:
+        worker = Worker(migration_id)
+        server = worker.serve()
+        _LOG.info("worker %d of migration %s in phase %s", os.getpid(), migration_id, worker.facts.phase.value)
+        worker.run()
+        lock.release()
+        time.sleep(_LINGER)
+        server.close()
+        shutil.rmtree(places.run_directory(migration_id), ignore_errors=True)
+        return 0
+    except CrossclusterError as error:
+        _LOG.error("the worker ends: %s", error)
+        return 1
+    except Exception:  # the last door: the log must have it, the keeper starts again
+        _LOG.exception("the worker died")
+        return 1
+
+
+def _log_to(path: str) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    os.chmod(path, 0o600)
+
+
+def _keep(migration_id: str) -> int:
+    """Wait for the worker and start it again when it dies: at most 3 times in 60 s (DESIGN 2)."""
+    starts: List[float] = []
+    while True:
+        now = time.monotonic()
+        starts = [start for start in starts if now - start < _RESTART_WINDOW] + [now]
+        if len(starts) > _RESTARTS + 1:
+            return 1
+        worker = subprocess.Popen([sys.executable, "-I", "-B", sys.argv[0], "run", migration_id], cwd="/")
+        if worker.wait() == 0:
+            return 0
+        time.sleep(0.5)
+
+
+def _start() -> int:
+    """Lay out the files of a migration, detach its worker, wait until it answers."""
+    order = json.load(sys.stdin)
+    migration_id = order["migration_id"]
+    directory = places.run_directory(migration_id)
+    os.makedirs(places.RUN, mode=0o700, exist_ok=True)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    _write_private(places.secrets_path(migration_id), json.dumps({"target_api_token_secret": order["secret"]}))
+    if order.get("opened") is not None:
+        os.makedirs(places.migration_directory(migration_id), mode=0o700)
+        journal = Journal(places.journal_path(migration_id))
+        journal.record("opened", format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time(), **order["opened"])
+        journal.close()
+    _detach(migration_id)
+    return 0 if _answers(migration_id) else 1
+
+
+def _write_private(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def _detach(migration_id: str) -> None:
+    """A transient unit where systemd runs, else a session of its own under a keeper (DESIGN 2)."""
+    program = [sys.executable, "-I", "-B", sys.argv[0]]
+    if os.path.isdir("/run/systemd/system"):
+        unit = [
+            "systemd-run",
+            f"--unit=crosscluster-{migration_id}",
+            "--collect",
+            "--property=Restart=on-failure",
+            "--property=RestartSec=500ms",
+            f"--property=StartLimitBurst={_RESTARTS + 1}",
+            f"--property=StartLimitIntervalSec={int(_RESTART_WINDOW)}",
+            "--property=NoNewPrivileges=yes",
+            "--property=ProtectHome=yes",
+            "--property=LockPersonality=yes",
+            "--property=RestrictRealtime=yes",
+            "--",
+            *program,
+            "run",
+            migration_id,
+        ]
+        subprocess.run(unit, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30)
+        return
+    subprocess.Popen(
+        [*program, "keep", migration_id],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"},
+    )
+
+
+def _answers(migration_id: str) -> bool:
+    from .client import Client
+
+    end = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < end:
+        try:
+            Client(places.control_socket(migration_id)).close()
+            return True
+        except WorkerUnreachable:
+            if places.read_facts(migration_id).final:
+                return True
+            time.sleep(0.05)
+    return False
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """The program's door."""
+    words = sys.argv[1:] if arguments is None else arguments
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if words[:1] == ["start"]:
+        return _start()
+    if len(words) == 2 and words[0] in ("keep", "run"):
+        return {"keep": _keep, "run": _run}[words[0]](places.checked(words[1]))
+    sys.stderr.write("usage: worker.pyz start | keep ID | run ID | pump\n")
+    return 2
