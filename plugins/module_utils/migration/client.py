@@ -40,7 +40,7 @@ class Client:
         self.hello = self._read().get("hello", {})
         if self.hello.get("protocol") != PROTOCOL:
             raise WorkerTooOld(
-                f"the worker of this migration speaks protocol {self.hello.get('protocol')!r}, this collection {PROTOCOL}",
+                f"the worker speaks protocol {self.hello.get('protocol')!r}, this collection speaks {PROTOCOL}",
                 side=Side.SOURCE,
                 object=path,
                 remedy="Finish or abort this migration with the collection version that started it",
@@ -62,7 +62,9 @@ class Client:
         """One operation and its data.
 
         Args:
+            op: Name of the operation.
             wait: Seconds that the worker may hold the answer back (long poll).
+            **parameters: Of the operation, JSON.
 
         Raises:
             Recorded: the worker's error, with its own code.
