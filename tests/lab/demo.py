@@ -10,6 +10,7 @@ It uses the collection installed from its tarball in build/collections and keeps
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -215,6 +216,12 @@ def main() -> int:
         return 2
     if not INSTALLED.is_dir():
         print("the collection is not installed in %s: run `make demo`" % INSTALLED, file=sys.stderr)
+        return 2
+    handle = os.open(CHECKOUT / "build", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another demo of this checkout is running", file=sys.stderr)
         return 2
     demo = Demo()
     try:
