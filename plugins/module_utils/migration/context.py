@@ -47,8 +47,9 @@ class Context:
         self.write_blocking = False
         self.bwlimit: Optional[int] = None  # bytes/s, the target's answer for the disks
         self.ram_limit: Optional[int] = None  # bytes/s, the target's answer for RAM
-        self.totals: Dict[str, int] = {}  # bytes per stream, for the progress
+        self.totals: Dict[str, int] = {}  # bytes per stream as QEMU counts them, for the progress
         self.moved: Dict[str, int] = {}
+        self._carried = 0  # bytes on the wire of streams that have ended
         self.proof: Dict[str, str] = {}
         # Moments on the monotonic clock of this process; another process has none of them.
         self.intent_at: Optional[float] = None
@@ -59,6 +60,8 @@ class Context:
         self.resume_sent = False
         self.downtime_ms: Optional[int] = None
         self.pause_ms: Optional[int] = None
+        self._flow = 0
+        self._flow_mark: Tuple[int, float] = (0, 0.0)
         self.applied_limits: Optional[Limits] = None  # what QEMU and the streams were told
 
     @property
@@ -141,13 +144,18 @@ class Context:
 
     def finish_result(self) -> None:
         """Numbers of the run, for the result."""
-        result = {"bytes": sum(self.moved.values()), "downtime_ms": self.downtime_ms, "pause_ms": self.pause_ms}
         if self.facts.result.get("bytes") is None:
-            self.note_or_remember("result", result=result)
+            figures = {"bytes": self._carried, "downtime_ms": self.downtime_ms, "pause_ms": self.pause_ms}
+            self.note_or_remember("result", result=figures)
 
     def announce(self) -> None:
         """Tell everybody who watches that something changed."""
         self.progress.announce(phase=self.facts.phase.value)
+
+    def arrived(self) -> None:
+        """Everything is at the target: nothing is left to be counted."""
+        self.totals = dict(self.moved)
+        self.tell_progress(dirty_rate=None)
 
     def tell_progress(self, **values: Any) -> None:
         """Byte counts of all streams."""
@@ -206,8 +214,6 @@ class Context:
 
     def open_stream(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
         """A pump with a ticket of its own, taken right before (mtunnel-protocol 3.2); ready for QEMU."""
-        if name in self.pumps:
-            self.pumps.pop(name).kill()
         ticket = self.require_tunnel().ticket(remote)
         rate = None if kind is Kind.NBD else self.stream_rate()
         pump, path = self.world.open_stream(name, kind, self.target_vmid, ticket, remote, rate, export)
@@ -218,9 +224,14 @@ class Context:
 
     def drop_pumps(self) -> None:
         """End every byte stream at once."""
-        for pump in self.pumps.values():
-            pump.kill()
-        self.pumps.clear()
+        for name in list(self.pumps):
+            self.drop_pump(name)
+
+    def drop_pump(self, name: str) -> None:
+        """End one byte stream at once; what it carried is counted."""
+        pump = self.pumps.pop(name)
+        pump.kill()
+        self._carried += pump.sent
 
     def close_tunnel(self) -> None:
         """Close the control channel; what the target keeps then is decided by what was sent before."""
@@ -255,7 +266,19 @@ class Context:
     def stream_rate(self) -> int:
         """Bytes/s for a stream that nothing acknowledges."""
         limit = self.ram_limit if self.ram_limit is not None else self.bwlimit
-        return pacing.stream_rate(self.requests.limits.bandwidth, limit, self._measure())
+        others = self._disk_flow()
+        return pacing.stream_rate(self.requests.limits.bandwidth, limit, self._measure(), others=others)
+
+    def _disk_flow(self) -> int:
+        """Bytes/s that the mirrors send at this moment: they share the target's worker with RAM."""
+        now = self.world.clock.monotonic()
+        sent = sum(pump.sent for name, pump in self.pumps.items() if name in self.facts.mirrors)
+        before, at = self._flow_mark
+        if now - at < 1.0:
+            return self._flow
+        self._flow = max(0, int((sent - before) / (now - at))) if at else 0
+        self._flow_mark = (sent, now)
+        return self._flow
 
     def _measure(self) -> pacing.Measure:
         return pacing.combine(

@@ -23,7 +23,7 @@ from .errors import GuestOff, TransferFailed
 from .mapping import Volume
 from .states import Outcome
 
-__all__ = ["END_TIMEOUT", "behind", "check_guest", "end", "jobs", "mirror"]
+__all__ = ["END_TIMEOUT", "behind", "check_guest", "end", "jobs", "mirror", "retune"]
 
 _POLL = 0.5  # seconds between two looks at the jobs
 END_TIMEOUT = 10.0  # seconds for a ready mirror to end; the guest is paused meanwhile
@@ -104,12 +104,26 @@ def check_guest(context: Context) -> RunState:
     return state
 
 
+def retune(context: Context) -> bool:
+    """Limits that were asserted again reach the mirrors (DESIGN 3); True when there were new ones."""
+    limits = context.requests.limits
+    if context.applied_limits == limits:
+        return False
+    if context.applied_limits is not None:
+        context.note("limits", limits=limits.to_dict())
+        for names in context.facts.mirrors.values():
+            context.world.qmp.run("block-job-set-speed", mirrors.set_speed(names["job"], context.disk_speed()))
+    context.applied_limits = limits
+    return True
+
+
 def _wait_ready(context: Context) -> None:
     while not all(job.ready for job in jobs(context).values()):
-        _tell(context)
+        context.tell_progress()
         check_guest(context)
+        retune(context)
         context.pause(_POLL)
-    _tell(context)
+    context.tell_progress()
 
 
 def _write_blocking(context: Context) -> None:
@@ -118,7 +132,7 @@ def _write_blocking(context: Context) -> None:
         context.world.qmp.run("block-job-change", mirrors.write_blocking(names["job"]))
         context.pumps[key].set_write_blocking()
     while not all(job.actively_synced for job in jobs(context).values()):
-        _tell(context)
+        context.tell_progress()
         context.pause(0.2)
     context.write_blocking = True
 
@@ -185,7 +199,3 @@ def _job_failed(context: Context, key: str, job: str, error: Optional[str]) -> T
         object=key,
         remedy="Look at the free space of the target storage and at the source disk",
     )
-
-
-def _tell(context: Context) -> None:
-    context.tell_progress()

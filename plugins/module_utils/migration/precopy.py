@@ -11,7 +11,6 @@ from typing import Dict, Optional
 from ..errors import Side
 from ..proxmox import replies
 from ..qemu import migrate
-from ..qemu import mirror as mirrors
 from ..qemu.migrate import MigrationInfo, MigrationStatus
 from ..transport.interface import Kind
 from . import mirroring
@@ -67,20 +66,6 @@ def parameters(context: Context) -> Dict[str, int]:
     )
 
 
-def retune(context: Context) -> None:
-    """Limits that were asserted again reach the streams and QEMU (DESIGN 3); measured rates reach the stream."""
-    limits = context.requests.limits
-    context.pumps["ram"].set_rate(context.stream_rate())
-    if context.applied_limits is limits:
-        return
-    if context.applied_limits is not None:
-        context.note("limits", limits=limits.to_dict())
-        context.world.qmp.run("migrate-set-parameters", parameters(context))
-        for names in context.facts.mirrors.values():
-            context.world.qmp.run("block-job-set-speed", mirrors.set_speed(names["job"], context.disk_speed()))
-    context.applied_limits = limits
-
-
 def _wait_in_step(context: Context) -> None:
     """QEMU < 8.2: wait until the mirrors are at most half the downtime limit behind (DESIGN 5.5)."""
     if not context.facts.mirrors or context.write_blocking:
@@ -99,7 +84,9 @@ def _follow(context: Context) -> None:
             context.stopped_at = clock.monotonic()
             return
         _tell(context, info)
-        retune(context)
+        context.pumps["ram"].set_rate(context.stream_rate())  # the measure gets better with every byte
+        if mirroring.retune(context):
+            context.world.qmp.run("migrate-set-parameters", parameters(context))
         if context.facts.mirrors:
             mirroring.jobs(context)
         mirroring.check_guest(context)

@@ -169,7 +169,7 @@ def _import(context: Context, volume: Volume) -> None:
         raise _import_failed(volume, f"pvesm export ended with {status}, the stream as {_end_of(pump)}")
     drive = mapping.imported_drive(volume, volid)
     context.note("volume", key=volume.key, storage=storage, volid=volid, drive=drive)
-    context.pumps.pop(name).kill()
+    context.drop_pump(name)
 
 
 def _follow_import(context: Context, name: str, volume: Volume) -> str:

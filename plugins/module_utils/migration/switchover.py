@@ -46,6 +46,7 @@ def switchover(context: Context) -> Outcome:
     _continue(context)
     loaded(context)
     check_unchanged(context)
+    context.arrived()
     return Outcome.OK
 
 

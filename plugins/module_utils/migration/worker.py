@@ -185,7 +185,7 @@ def _run(migration_id: str) -> int:
 
 def _log_to(path: str) -> None:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     os.chmod(path, 0o600)
 
