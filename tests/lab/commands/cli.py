@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command lines as Proxmox's tools read them: subcommand, positional arguments, `--key value`, errors with a usage line."""
+"""Command lines as Proxmox's tools read them: subcommand, positionals, `--key value`, errors with a usage line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def parse(command: Command, argv: Sequence[str]) -> Arguments:
         name, sign, value = word.lstrip("-").partition("=")
         if name in command.booleans:
             if not sign:
-                value = rest.pop(0) if rest and rest[0] in ("0", "1", "true", "false", "on", "off", "yes", "no") else "1"
+                value = (
+                    rest.pop(0) if rest and rest[0] in ("0", "1", "true", "false", "on", "off", "yes", "no") else "1"
+                )
         elif name in command.values or command.extra(name):
             if not sign:
                 if not rest:
@@ -92,10 +94,13 @@ def main(program: str, commands: Mapping[str, Command], argv: Optional[Sequence[
     name, command = _find(commands, words)
     if command is None:
         known = "\n".join(f"       {program} {key} [ARGS] [OPTIONS]" for key in sorted(commands))
-        complain(("ERROR: no command specified" if not words else f"ERROR: unknown command '{program} {words[0]}'") + f"\n{known}")
+        complain(
+            ("ERROR: no command specified" if not words else f"ERROR: unknown command '{program} {words[0]}'")
+            + f"\n{known}"
+        )
         return 255
     try:
-        arguments = parse(command, words[len(name.split()):])
+        arguments = parse(command, words[len(name.split()) :])
         command.run(Node(), arguments)
     except Die as error:
         complain(error.text)

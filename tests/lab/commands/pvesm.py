@@ -26,8 +26,11 @@ def status(node: Node, arguments: Arguments) -> None:
     wanted, content = arguments.options.get("storage"), arguments.options.get("content")
     if wanted is not None and wanted not in storages.all():
         raise ParamError({"storage": "No such storage."})
-    names = sorted(sid for sid, storage in storages.all().items()
-                   if wanted in (None, sid) and (content is None or content in storage.content))
+    names = sorted(
+        sid
+        for sid, storage in storages.all().items()
+        if wanted in (None, sid) and (content is None or content in storage.content)
+    )
     if arguments.flag("enabled"):
         names = [sid for sid in names if storages.all()[sid].enabled(node.name)]
     width = max([len(sid) for sid in names], default=0) + 1
@@ -48,7 +51,9 @@ def _status_line(width: int, sid: str, storages: Storages) -> str:
         return _status_row(width, sid, str(found["type"]), "disabled", "0", "0", "0", "N/A")
     state = "active" if found["active"] else "inactive"
     share = f"{used * 100 / total:.2f}%" if total else "0.00%"
-    return _status_row(width, sid, str(found["type"]), state, str(total >> 10), str(used >> 10), str(available >> 10), share)
+    return _status_row(
+        width, sid, str(found["type"]), state, str(total >> 10), str(used >> 10), str(available >> 10), share
+    )
 
 
 def list_volumes(node: Node, arguments: Arguments) -> None:
@@ -68,7 +73,10 @@ def _isos(node: Node, sid: str) -> List[Volume]:
     if not storage.is_directory:
         return []
     base = node.path(storage.keys["path"].rstrip("/") + "/template/iso")
-    return [Volume(f"{sid}:iso/{path.name}", 0, "iso", path.stat().st_size, str(path), "iso") for path in sorted(base.glob("*.iso"))]
+    return [
+        Volume(f"{sid}:iso/{path.name}", 0, "iso", path.stat().st_size, str(path), "iso")
+        for path in sorted(base.glob("*.iso"))
+    ]
 
 
 def _table(volumes: List[Volume]) -> str:
@@ -126,8 +134,9 @@ def export(node: Node, arguments: Arguments) -> None:
     image_format = storages.owner_and_format(storage, name)[1]
     size = _size(storages, volid)
     snapshots = arguments.flag("with-snapshots")
-    known = form == "raw+size" and not snapshots or (
-        storage.is_directory and snapshots and form == f"{image_format}+size" and image_format != "raw")
+    known = (form == "raw+size" and not snapshots) or (
+        storage.is_directory and snapshots and form == f"{image_format}+size" and image_format != "raw"
+    )
     if not known:
         raise Die(f"volume export format {form} not available for {storage.plugin}", 255 if size is not None else 2)
     if size is None:
@@ -136,7 +145,11 @@ def export(node: Node, arguments: Arguments) -> None:
         os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
     _write_all(size.to_bytes(HEADER_BYTES, "little"))
     if form == "raw+size" and image_format != "raw":
-        _run(node, ["qemu-img", "convert", "-f", image_format, "-O", "raw", storages.real_path(volid), "/dev/stdout"], " ")
+        _run(
+            node,
+            ["qemu-img", "convert", "-f", image_format, "-O", "raw", storages.real_path(volid), "/dev/stdout"],
+            " ",
+        )
     else:
         _run(node, ["dd", f"if={storages.real_path(volid)}", "bs=4k", "status=progress"], "' '")
 
@@ -150,11 +163,11 @@ def _size(storages: Storages, volid: str) -> Optional[int]:
 
 def _write_all(data: bytes) -> None:
     while data:
-        data = data[os.write(1, data):]
+        data = data[os.write(1, data) :]
 
 
 def _run(node: Node, argv: List[str], glue: str) -> None:
-    done = subprocess.run(argv, restore_signals=True)
+    done = subprocess.run(argv, restore_signals=True, check=False)
     if done.returncode == 0:
         return
     shown = glue.join(argv).replace(node.root + "/", "/") if node.root else glue.join(argv)
@@ -179,7 +192,7 @@ def import_volume(node: Node, arguments: Arguments) -> None:
     if arguments.flag("with-snapshots") and image_format == "raw":
         raise Die(f"cannot import format {form} with snapshots")
     if source.startswith("unix://"):
-        _accept(node, source[len("unix://"):])
+        _accept(node, source[len("unix://") :])
     elif source != "-":
         os.dup2(os.open(source, os.O_RDONLY), 0)
     wanted: Optional[str] = name.split("/")[-1]
@@ -263,10 +276,15 @@ COMMANDS = {
     "alloc": Command(alloc, ("storage", "vmid", "filename", "size"), values=("format",)),
     "free": Command(free, ("volume",), values=("storage", "delay")),
     "export": Command(
-        export, ("volume", "format", "filename"), values=("base", "snapshot", "snapshot-list"), booleans=("with-snapshots",)
+        export,
+        ("volume", "format", "filename"),
+        values=("base", "snapshot", "snapshot-list"),
+        booleans=("with-snapshots",),
     ),
     "import": Command(
-        import_volume, ("volume", "format", "filename"), values=("base", "snapshot", "delete-snapshot"),
+        import_volume,
+        ("volume", "format", "filename"),
+        values=("base", "snapshot", "delete-snapshot"),
         booleans=("with-snapshots", "allow-rename"),
     ),
 }

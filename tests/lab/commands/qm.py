@@ -109,8 +109,8 @@ def list_vms(node: Node, arguments: Arguments) -> None:
     say(f"{'VMID':>10} {'NAME':<20} {'STATUS':<10} {'MEM(MB)':<10} {'BOOTDISK(GB)':>12} {'PID':<10}\n")
     for entry in entries:
         disk = entry["maxdisk"] / (1 << 30)
-        memory = entry["maxmem"] >> 20
-        say(f"{entry['vmid']:>10} {entry['name']:<20} {entry['status']:<10} {memory:<10} {disk:>12.2f} {entry.get('pid', 0):<10}\n")
+        row = f"{entry['vmid']:>10} {entry['name']:<20} {entry['status']:<10} {entry['maxmem'] >> 20:<10} "
+        say(row + f"{disk:>12.2f} {entry.get('pid', 0):<10}\n")
 
 
 def showcmd(node: Node, arguments: Arguments) -> None:
@@ -315,7 +315,9 @@ def _resize(node: Node, vmid: int, key: str, size: str, skiplock: bool) -> None:
         if new < old:
             raise Die("shrinking disks is not supported")
         if vm.pid(node, vmid) is None:
-            subprocess.run(["qemu-img", "resize", "-q", "-f", form, storages.real_path(drive["file"]), str(new)], check=True)
+            subprocess.run(
+                ["qemu-img", "resize", "-q", "-f", form, storages.real_path(drive["file"]), str(new)], check=True
+            )
         else:
             vm.command(node, vmid, "block_resize", {"device": f"drive-{key}", "size": new})
         config.values[key] = _with_size(config.values[key], new)
@@ -378,7 +380,9 @@ def _power(run: Callable[[Node, Arguments], None], *values: str, booleans: "tupl
     return Command(run, ("vmid",), booleans=("skiplock", *booleans), values=values)
 
 
-def _snapshot(run: Callable[[Node, Arguments], None], values: "tuple[str, ...]" = (), booleans: "tuple[str, ...]" = ()) -> Command:
+def _snapshot(
+    run: Callable[[Node, Arguments], None], values: "tuple[str, ...]" = (), booleans: "tuple[str, ...]" = ()
+) -> Command:
     return Command(run, ("vmid", "snapname"), values=values, booleans=booleans)
 
 
@@ -395,7 +399,12 @@ COMMANDS: Dict[str, Command] = {
     "guest cmd": AGENT,
     "list": Command(list_vms, booleans=("full",)),
     "listsnapshot": Command(listsnapshot, ("vmid",)),
-    "migrate": Command(migrate, ("vmid", "target"), booleans=("online", "force", "with-local-disks"), values=("bwlimit", "targetstorage")),
+    "migrate": Command(
+        migrate,
+        ("vmid", "target"),
+        booleans=("online", "force", "with-local-disks"),
+        values=("bwlimit", "targetstorage"),
+    ),
     "monitor": Command(monitor, ("vmid",)),
     "pending": Command(pending, ("vmid",)),
     "reboot": _power(reboot, "timeout"),
@@ -403,7 +412,9 @@ COMMANDS: Dict[str, Command] = {
     "resize": RESIZE,
     "resume": _power(resume, booleans=("nocheck",)),
     "rollback": _snapshot(rollback, booleans=("start",)),
-    "set": Command(set_options, ("vmid",), booleans=("skiplock", "force", *CONFIG_BOOLEANS), values=SET_VALUES, extra=_option),
+    "set": Command(
+        set_options, ("vmid",), booleans=("skiplock", "force", *CONFIG_BOOLEANS), values=SET_VALUES, extra=_option
+    ),
     "showcmd": Command(showcmd, ("vmid",), booleans=("pretty",), values=("snapshot",)),
     "shutdown": _power(shutdown, "timeout", booleans=("forceStop", "keepActive")),
     "snapshot": _snapshot(snapshot, values=("description",), booleans=("vmstate",)),

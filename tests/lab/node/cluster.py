@@ -152,7 +152,7 @@ class Cluster:
         return next(vmid for vmid in range(100, 1_000_000_000) if vmid not in taken)
 
     def sections(self, path: str) -> Dict[str, Dict[str, str]]:
-        """A file of "type: id" sections (storage.cfg, ha/resources.cfg, replication.cfg): id -> keys, "type" included."""
+        """A file of "type: id" sections (storage.cfg, ha/resources.cfg, ...): id -> keys, "type" included."""
         try:
             text = self.node.path(path).read_text("utf-8")
         except FileNotFoundError:

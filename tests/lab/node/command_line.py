@@ -110,7 +110,9 @@ class _Builder:
     def _process(self) -> None:
         name = self.values.get("name", f"vm{self.vmid}")
         self.add("-name", name, "-no-shutdown")
-        self.add("-chardev", f"socket,id=qmp,path={self.path('qmp')},server=on,wait=off", "-mon", "chardev=qmp,mode=control")
+        self.add(
+            "-chardev", f"socket,id=qmp,path={self.path('qmp')},server=on,wait=off", "-mon", "chardev=qmp,mode=control"
+        )
         events = self.node.path("/run/qmeventd.sock")
         self.add("-chardev", f"socket,id=qmp-event,path={events},reconnect=5", "-mon", "chardev=qmp-event,mode=control")
         self.add("-pidfile", self.path("pid"), "-daemonize")
@@ -133,7 +135,9 @@ class _Builder:
     def _cpu(self) -> str:
         properties = parse_list(self.values.get("cpu", ""), "cputype")
         kind = properties.get("cputype", "qemu64" if self.values.get("kvm") == "0" else "kvm64")
-        kind = {"x86-64-v2": "Nehalem", "x86-64-v2-AES": "Westmere", "x86-64-v3": "max", "kvm64": "qemu64"}.get(kind, kind)
+        kind = {"x86-64-v2": "Nehalem", "x86-64-v2-AES": "Westmere", "x86-64-v3": "max", "kvm64": "qemu64"}.get(
+            kind, kind
+        )
         flags = [flag for flag in properties.get("flags", "").split(";") if flag]
         return ",".join([kind, *flags])
 
@@ -191,7 +195,9 @@ class _Builder:
         if drive["file"] != "none":
             path, form = self._image(drive)
             words = [f"file={path},file.locking=off", *words, f"format={form}"]
-        words += [f"{name}={drive[name]}" for name in ("discard", "cache", "rerror", "werror", "snapshot") if name in drive]
+        words += [
+            f"{name}={drive[name]}" for name in ("discard", "cache", "rerror", "werror", "snapshot") if name in drive
+        ]
         if not cdrom and "cache" not in drive and key != "efidisk0":
             words.append("cache=none")
         words.append("aio=threads")

@@ -39,7 +39,7 @@ def check_removable(node: Node, vmid: int, purge: bool = False) -> None:
 
 
 def destroy(node: Node, vmid: int, skiplock: bool = False, purge: bool = False, unreferenced: bool = False) -> None:
-    """The task of `qm destroy`: referenced volumes, config, ACL entries, firewall file; other volumes only on request."""
+    """The task of `qm destroy`: referenced volumes, config, ACL entries, firewall file; other volumes on request."""
     check_removable(node, vmid, purge)
     with config_lock(node, vmid):
         if vm.pid(node, vmid) is not None:
@@ -52,7 +52,9 @@ def destroy(node: Node, vmid: int, skiplock: bool = False, purge: bool = False, 
         Cluster(node).remove(vmid)
 
 
-def destroy_files(node: Node, vmid: int, skiplock: bool = True, unreferenced: bool = False, keep_config: bool = False) -> None:
+def destroy_files(
+    node: Node, vmid: int, skiplock: bool = True, unreferenced: bool = False, keep_config: bool = False
+) -> None:
     """Free the volumes the config refers to and that the VM owns, then the config; a running QEMU is not looked at."""
     config = load(node, vmid)
     if not skiplock:

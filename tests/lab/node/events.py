@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The event daemon of a node: ends a QEMU whose guest powered off (QEMU runs with -no-shutdown), on its second monitor."""
+"""The event daemon: ends a QEMU whose guest powered off (it runs with -no-shutdown), by its second monitor."""
 
 from __future__ import annotations
 
@@ -32,8 +32,13 @@ def ensure(node: Node) -> None:
             return
     environment = {**os.environ, "LAB_ROOT": node.root, "PYTHONPATH": os.pathsep.join(sys.path)}
     daemon = subprocess.Popen(
-        [sys.executable, "-m", "lab.node.events"], env=environment, start_new_session=True, cwd="/",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "lab.node.events"],
+        env=environment,
+        start_new_session=True,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert daemon.stdout is not None
     daemon.stdout.read(1)
@@ -41,7 +46,7 @@ def ensure(node: Node) -> None:
 
 def serve(node: Node) -> None:
     """Run until killed."""
-    lock = open(node.path(LOCK), "ab")
+    lock = open(node.path(LOCK), "ab")  # noqa: SIM115 (held for the life of the process)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

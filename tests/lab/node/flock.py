@@ -27,7 +27,7 @@ def config_lock_path(vmid: int) -> str:
 
 @contextlib.contextmanager
 def file_lock(node: Node, path: str, timeout: float = 10.0, code: int = 255) -> Iterator[None]:
-    """Hold an exclusive flock on path; waits timeout seconds of the lab's clock. An interrupt while waiting is a Die."""
+    """Hold an exclusive flock on path; waits timeout seconds of the lab's clock. An interrupt in the wait is a Die."""
     real = node.path(path)
     if (os.getpid(), str(real)) in _HELD:  # the real one counts nested use within a process as well
         yield
@@ -66,7 +66,9 @@ def _try(descriptor: int) -> bool:
     return True
 
 
-def config_lock(node: Node, vmid: int, timeout: float = 10.0, code: int = 255) -> contextlib.AbstractContextManager[None]:
+def config_lock(
+    node: Node, vmid: int, timeout: float = 10.0, code: int = 255
+) -> contextlib.AbstractContextManager[None]:
     """The config flock: every config write, start, stop, resume, every command of the tunnel."""
     return file_lock(node, config_lock_path(vmid), timeout, code)
 

@@ -13,7 +13,15 @@ __all__ = ["RECOVERED_LOCKS", "Resources"]
 
 FILE = "/etc/pve/ha/resources.cfg"
 RECOVERED_LOCKS = (
-    "backup", "mounted", "migrate", "clone", "rollback", "snapshot", "snapshot-delete", "suspending", "suspended",
+    "backup",
+    "mounted",
+    "migrate",
+    "clone",
+    "rollback",
+    "snapshot",
+    "snapshot-delete",
+    "suspending",
+    "suspended",
 )
 """Locks that recovery after fencing removes before it starts the VM."""
 

@@ -9,7 +9,16 @@ from typing import Dict, Mapping, Optional
 
 from .base import Die
 
-__all__ = ["drive_keys", "format_drive", "format_size", "is_drive", "parse_drive", "parse_list", "parse_size", "split_volid"]
+__all__ = [
+    "drive_keys",
+    "format_drive",
+    "format_size",
+    "is_drive",
+    "parse_drive",
+    "parse_list",
+    "parse_size",
+    "split_volid",
+]
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 DRIVE = re.compile(r"(?:ide[0-3]|sata[0-5]|scsi(?:[0-9]|[12][0-9]|30)|virtio(?:[0-9]|1[0-5])|efidisk0|tpmstate0)")
@@ -27,7 +36,7 @@ def drive_keys(values: Mapping[str, str]) -> "list[str]":
 
     def rank(key: str) -> "tuple[int, int]":
         kind = re.sub(r"\d+$", "", key)
-        return order.index(kind), int(key[len(kind):])
+        return order.index(kind), int(key[len(kind) :])
 
     return sorted((key for key in values if is_drive(key)), key=rank)
 

@@ -15,8 +15,16 @@ from .base import Die, Node
 __all__ = ["MonitorError", "batch", "monitor", "run", "socket_path"]
 
 SECONDS = {
-    "nbd-server-stop": 25.0, "migrate": 60.0, "query-status": 3.0, "cont": 60.0, "human-monitor-command": 25.0, "quit": 6.0,
-    "guest-fsfreeze-freeze": 3600.0, "guest-fstrim": 600.0, "block-export-add": 30.0, "nbd-server-start": 30.0,
+    "nbd-server-stop": 25.0,
+    "migrate": 60.0,
+    "query-status": 3.0,
+    "cont": 60.0,
+    "human-monitor-command": 25.0,
+    "quit": 6.0,
+    "guest-fsfreeze-freeze": 3600.0,
+    "guest-fstrim": 600.0,
+    "block-export-add": 30.0,
+    "nbd-server-start": 30.0,
 }
 DEFAULT_SECONDS = 5.0
 RETRY_SECONDS = 0.1
@@ -76,7 +84,9 @@ class _Connection:
             try:
                 data = self.socket.recv(65536)
             except OSError as error:
-                raise TimeoutError if isinstance(error, TimeoutError) else _Failed("client closed connection") from error
+                raise (
+                    TimeoutError if isinstance(error, TimeoutError) else _Failed("client closed connection")
+                ) from error
             if not data:
                 raise _Failed("client closed connection")
             self.buffer += data
@@ -123,7 +133,11 @@ def errno_text(number: int) -> str:
 
 
 def batch(
-    node: Node, vmid: int, commands: Sequence[Tuple[str, Optional[Mapping[str, Any]]]], seconds: float, kind: str = "qmp"
+    node: Node,
+    vmid: int,
+    commands: Sequence[Tuple[str, Optional[Mapping[str, Any]]]],
+    seconds: float,
+    kind: str = "qmp",
 ) -> List[Any]:
     """Several commands over one connection; the results up to the first failure (an error aborts the rest)."""
     results: List[Any] = []

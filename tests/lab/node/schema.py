@@ -9,13 +9,33 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .properties import is_drive, parse_drive, parse_list, parse_size, split_volid
 from .base import Die
+from .properties import is_drive, parse_drive, parse_list, parse_size, split_volid
 
-__all__ = ["LOCK_WORDS", "Kind", "Option", "is_cdrom", "is_cloudinit", "known", "normalise", "option", "privileges", "root_only", "typed"]
+__all__ = [
+    "LOCK_WORDS",
+    "Kind",
+    "Option",
+    "is_cdrom",
+    "is_cloudinit",
+    "known",
+    "normalise",
+    "option",
+    "privileges",
+    "root_only",
+    "typed",
+]
 
 LOCK_WORDS = (
-    "backup", "clone", "create", "migrate", "rollback", "snapshot", "snapshot-delete", "suspending", "suspended",
+    "backup",
+    "clone",
+    "create",
+    "migrate",
+    "rollback",
+    "snapshot",
+    "snapshot-delete",
+    "suspending",
+    "suspended",
 )
 
 
@@ -112,14 +132,68 @@ def _name(text: str) -> None:
         raise ValueError("invalid format - value does not look like a valid DNS name\n")
 
 
-MACHINE = re.compile(r"(pc|pc(-i440fx)?-\d+(\.\d+)+(\+pve\d+)?(\.pxe)?|q35|pc-q35-\d+(\.\d+)+(\+pve\d+)?(\.pxe)?|virt(?:-\d+(\.\d+)+)?(\+pve\d+)?)")
-NIC_MODELS = frozenset(
-    "e1000 e1000-82540em e1000-82544gc e1000-82545em e1000e i82551 i82557b i82559er ne2k_isa ne2k_pci pcnet rtl8139 virtio vmxnet3".split()
+MACHINE = re.compile(
+    r"(pc|pc(-i440fx)?-\d+(\.\d+)+(\+pve\d+)?(\.pxe)?|q35|pc-q35-\d+(\.\d+)+(\+pve\d+)?(\.pxe)?|virt(?:-\d+(\.\d+)+)?(\+pve\d+)?)"
 )
-NIC_KEYS = frozenset("model macaddr bridge queues rate tag trunks firewall link_down mtu host_mtu".split())
+NIC_MODELS = frozenset(
+    [
+        "e1000",
+        "e1000-82540em",
+        "e1000-82544gc",
+        "e1000-82545em",
+        "e1000e",
+        "i82551",
+        "i82557b",
+        "i82559er",
+        "ne2k_isa",
+        "ne2k_pci",
+        "pcnet",
+        "rtl8139",
+        "virtio",
+        "vmxnet3",
+    ]
+)
+NIC_KEYS = frozenset(
+    ["model", "macaddr", "bridge", "queues", "rate", "tag", "trunks", "firewall", "link_down", "mtu", "host_mtu"]
+)
 DRIVE_KEYS = frozenset(
-    "file volume aio backup cache cyls heads secs trans snapshot detect_zeroes discard error_policy rerror werror format media serial shared "
-    "size replicate ssd iothread queues scsiblock ro wwn product vendor model efitype pre-enrolled-keys ms-cert version import-from".split()
+    [
+        "file",
+        "volume",
+        "aio",
+        "backup",
+        "cache",
+        "cyls",
+        "heads",
+        "secs",
+        "trans",
+        "snapshot",
+        "detect_zeroes",
+        "discard",
+        "error_policy",
+        "rerror",
+        "werror",
+        "format",
+        "media",
+        "serial",
+        "shared",
+        "size",
+        "replicate",
+        "ssd",
+        "iothread",
+        "queues",
+        "scsiblock",
+        "ro",
+        "wwn",
+        "product",
+        "vendor",
+        "model",
+        "efitype",
+        "pre-enrolled-keys",
+        "ms-cert",
+        "version",
+        "import-from",
+    ]
 )
 
 PLAIN: Dict[str, Option] = {
@@ -167,16 +241,29 @@ PLAIN: Dict[str, Option] = {
     "numa": _boolean(CPU),
     "onboot": _boolean(OPTIONS),
     "ostype": _string(
-        OPTIONS, words=("other", "wxp", "w2k", "w2k3", "w2k8", "wvista", "win7", "win8", "win10", "win11", "l24", "l26", "solaris")
+        OPTIONS,
+        words=(
+            "other",
+            "wxp",
+            "w2k",
+            "w2k3",
+            "w2k8",
+            "wvista",
+            "win7",
+            "win8",
+            "win10",
+            "win11",
+            "l24",
+            "l26",
+            "solaris",
+        ),
     ),
     "parent": _string(()),
     "protection": _boolean(OPTIONS),
     "reboot": _boolean(OPTIONS),
     "rng0": _string(HWTYPE),
     "running-nets-host-mtu": _string(()),
-    "scsihw": _string(
-        HWTYPE, words=("lsi", "lsi53c810", "virtio-scsi-pci", "virtio-scsi-single", "megasas", "pvscsi")
-    ),
+    "scsihw": _string(HWTYPE, words=("lsi", "lsi53c810", "virtio-scsi-pci", "virtio-scsi-single", "megasas", "pvscsi")),
     "searchdomain": _string(CLOUDINIT, any_of=True),
     "shares": _integer(MEMORY, 0, 50000),
     "smbios1": _string(HWTYPE),

@@ -37,7 +37,7 @@ def _check_feature(node: Node, disks: List[Tuple[str, str]]) -> None:
 
 def _image(node: Node, action: str, name: str, volid: str) -> None:
     argv = ["qemu-img", "snapshot", action, name, Storages(node).real_path(volid)]
-    done = subprocess.run(argv, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise Die(done.stderr.strip() or f"qemu-img snapshot failed: exit code {done.returncode}")
 
@@ -58,7 +58,11 @@ def create(node: Node, vmid: int, name: str, description: str = "") -> None:
             else:
                 vm.command(node, vmid, "blockdev-snapshot-internal-sync", {"device": f"drive-{key}", "name": name})
         kept = {key: value for key, value in config.values.items() if key != "lock"}
-        config.snapshots[name] = {**kept, "snaptime": str(int(time.time())), **({"description": description} if description else {})}
+        config.snapshots[name] = {
+            **kept,
+            "snaptime": str(int(time.time())),
+            **({"description": description} if description else {}),
+        }
         config.values["parent"] = name
         store(node, vmid, config)
 
@@ -80,7 +84,9 @@ def delete(node: Node, vmid: int, name: str) -> None:
                 if vm.pid(node, vmid) is None:
                     _image(node, "-d", name, volid)
                 else:
-                    vm.command(node, vmid, "blockdev-snapshot-delete-internal-sync", {"device": f"drive-{key}", "name": name})
+                    vm.command(
+                        node, vmid, "blockdev-snapshot-delete-internal-sync", {"device": f"drive-{key}", "name": name}
+                    )
             _unlink(config, name)
             store(node, vmid, config)
     finally:
@@ -104,14 +110,13 @@ def _unlink(config: VmConfig, name: str) -> None:
 
 def rollback(node: Node, vmid: int, name: str) -> None:
     """Go back to a snapshot; waits for the guest migration lock."""
-    with migration_lock(node, vmid):
-        with config_lock(node, vmid):
-            config = load(node, vmid)
-            check_lock(config)
-            snapshot = _get(config, name)
-            vm.stop_now(node, vmid)
-            for _, volid in _disks(node, snapshot):
-                _image(node, "-a", name, volid)
-            config.values = {key: value for key, value in snapshot.items() if key not in ("snaptime", "vmstate")}
-            config.values["parent"] = name
-            store(node, vmid, config)
+    with migration_lock(node, vmid), config_lock(node, vmid):
+        config = load(node, vmid)
+        check_lock(config)
+        snapshot = _get(config, name)
+        vm.stop_now(node, vmid)
+        for _, volid in _disks(node, snapshot):
+            _image(node, "-a", name, volid)
+        config.values = {key: value for key, value in snapshot.items() if key not in ("snaptime", "vmstate")}
+        config.values["parent"] = name
+        store(node, vmid, config)

@@ -23,7 +23,14 @@ from .vmconfig import VmConfig, load
 __all__ = ["current", "listing", "summary", "verbose", "word"]
 
 QMP_SECONDS = 3.0
-PRESSURE = ("pressurecpufull", "pressurecpusome", "pressureiofull", "pressureiosome", "pressurememoryfull", "pressurememorysome")
+PRESSURE = (
+    "pressurecpufull",
+    "pressurecpusome",
+    "pressureiofull",
+    "pressureiosome",
+    "pressurememoryfull",
+    "pressurememorysome",
+)
 
 
 def word(node: Node, vmid: int) -> str:
@@ -54,9 +61,19 @@ def summary(node: Node, vmid: int, config: VmConfig) -> Dict[str, Any]:
     """The fields that need no monitor, as in GET /nodes/x/qemu (plus nics)."""
     values = config.values
     answer: Dict[str, Any] = {
-        "vmid": vmid, "name": values.get("name", f"VM {vmid}"), "status": "stopped", "cpu": 0, "cpus": _cpus(values), "disk": 0,
-        "maxdisk": _boot_disk_size(values), "maxmem": int(parse_list(values.get("memory", "512"), "current")["current"]) << 20,
-        "mem": 0, "memhost": 0, "netin": 0, "netout": 0, "uptime": 0,
+        "vmid": vmid,
+        "name": values.get("name", f"VM {vmid}"),
+        "status": "stopped",
+        "cpu": 0,
+        "cpus": _cpus(values),
+        "disk": 0,
+        "maxdisk": _boot_disk_size(values),
+        "maxmem": int(parse_list(values.get("memory", "512"), "current")["current"]) << 20,
+        "mem": 0,
+        "memhost": 0,
+        "netin": 0,
+        "netout": 0,
+        "uptime": 0,
     }
     if any(key.startswith("serial") for key in values):
         answer["serial"] = 1
@@ -88,7 +105,8 @@ def _cpus(values: Mapping[str, str]) -> int:
 
 def _boot_disk_size(values: Mapping[str, str]) -> int:
     order = parse_list(values.get("boot", ""), "legacy").get("order", "").split(";")
-    for key in [*order, *drive_keys(values)]:
+    # without an order only the old key bootdisk counts: a VM that has neither shows 0 (recorded)
+    for key in [key for key in order if key] or [values.get("bootdisk", "")]:
         drive = parse_drive(values[key]) if key in values and key in drive_keys(values) else {}
         if drive.get("media") != "cdrom" and "size" in drive and key not in ("efidisk0", "tpmstate0"):
             return parse_size(drive["size"])
@@ -133,14 +151,21 @@ def _ha(node: Node, vmid: int) -> Dict[str, Any]:
 
 def _from_monitor(node: Node, vmid: int) -> Dict[str, Any]:
     commands = [
-        ("query-status", None), ("query-blockstats", None), ("qom-get", {"path": "/machine", "property": "type"}), ("query-version", None),
+        ("query-status", None),
+        ("query-blockstats", None),
+        ("qom-get", {"path": "/machine", "property": "type"}),
+        ("query-version", None),
     ]
     results = qmp.batch(node, vmid, commands, QMP_SECONDS)
     answer: Dict[str, Any] = {}
     if results:
         answer["qmpstatus"] = results[0]["status"]
     if len(results) > 1:
-        stats = {entry["device"][len("drive-"):]: entry["stats"] for entry in results[1] if entry.get("device", "").startswith("drive-")}
+        stats = {
+            entry["device"][len("drive-") :]: entry["stats"]
+            for entry in results[1]
+            if entry.get("device", "").startswith("drive-")
+        }
         answer["blockstat"] = stats
         answer["diskread"] = sum(entry["rd_bytes"] for entry in stats.values())
         answer["diskwrite"] = sum(entry["wr_bytes"] for entry in stats.values())

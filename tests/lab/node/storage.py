@@ -3,7 +3,7 @@
 """Storages of a node: volume ids, allocation, listing, sizes; a directory type and a raw-only volume-group type.
 
 The second type (`lvmthin`) has volumes without directory and extension, knows raw only, and refuses what the real one
-refuses; its devices are sparse files behind links in /dev/<vgname>, because the lab's machines may lack a device mapper.
+refuses; its devices are sparse files behind links in /dev/<vgname>, as the lab's machines may lack a device mapper.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ __all__ = ["IMAGE_FORMATS", "Storage", "Storages", "Volume", "check_format", "fi
 
 IMAGE_FORMATS = ("raw", "qcow", "qed", "qcow2", "vmdk", "cloop")
 DIRECTORY_TYPES = ("dir", "nfs", "cifs", "cephfs", "btrfs")
-DEFAULT_CONFIG = {"local": {"type": "dir", "path": "/var/lib/vz", "content": "iso,vztmpl,backup,images,rootdir,snippets"}}
+DEFAULT_CONFIG = {
+    "local": {"type": "dir", "path": "/var/lib/vz", "content": "iso,vztmpl,backup,images,rootdir,snippets"}
+}
 BACKING_DIRECTORY = "/var/lib/lab-lvm"
 
 
@@ -68,7 +70,9 @@ class Storage:
     def enabled(self, node: str) -> bool:
         """Usable on that node."""
         nodes = [word for word in re.split(r"[,\s]+", self.keys.get("nodes", "")) if word]
-        return self.keys.get("disable", "0") in ("0", "") and "disable" not in self.keys and (not nodes or node in nodes)
+        return (
+            self.keys.get("disable", "0") in ("0", "") and "disable" not in self.keys and (not nodes or node in nodes)
+        )
 
 
 @dataclass(frozen=True)
@@ -182,13 +186,15 @@ class Storages:
     # allocation
 
     def alloc(self, sid: str, vmid: int, form: Optional[str], name: Optional[str], kib: int) -> str:
-        """Create a volume of kib KiB and return its id; prints what qemu-img prints. The size may be a fraction-free KiB count."""
+        """Create a volume of kib KiB and return its id; prints what qemu-img prints."""
         return self.alloc_bytes(sid, vmid, form, name, kib * 1024)
 
     def alloc_bytes(self, sid: str, vmid: int, form: Optional[str], name: Optional[str], size: int) -> str:
         """The same with a size in bytes (the real one hands fractions of KiB to qemu-img)."""
         storage = self.check_enabled(sid)
-        form = form or (name and storage.is_directory and "." in name and name.rsplit(".", 1)[1]) or storage.default_format
+        form = (
+            form or (name and storage.is_directory and "." in name and name.rsplit(".", 1)[1]) or storage.default_format
+        )
         with file_lock(self.node, f"/run/lock/lab-storage-{sid}", 60.0):
             if form not in storage.formats:
                 raise Die(f"unsupported format '{form}'")
@@ -214,7 +220,7 @@ class Storages:
         return volid
 
     def _run_create(self, argv: List[str], path: str) -> None:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
             if os.path.exists(self.node.path(path)):
                 os.unlink(self.node.path(path))
@@ -227,7 +233,8 @@ class Storages:
             raise Die(f"illegal name '{name}' - should be 'vm-{vmid}-*'")
         group, volid = storage.keys["vgname"], f"{storage.sid}:{name}"
         if os.path.lexists(self.real_path(volid)):
-            raise Die(f"lvcreate '{group}/{name}' error:   Logical Volume \"{name}\" already exists in volume group \"{group}\"", 5)
+            text = f'Logical Volume "{name}" already exists in volume group "{group}"'
+            raise Die(f"lvcreate '{group}/{name}' error:   {text}", 5)
         extent = 4 << 20
         backing = self.node.path(f"{BACKING_DIRECTORY}/{group}/{name}")
         backing.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +242,7 @@ class Storages:
             stream.truncate((size + extent - 1) // extent * extent)
         os.makedirs(os.path.dirname(self.real_path(volid)), exist_ok=True)
         os.symlink(backing, self.real_path(volid))
-        os.write(1, f"  Logical volume \"{name}\" created.\n".encode())
+        os.write(1, f'  Logical volume "{name}" created.\n'.encode())
         return volid
 
     def free(self, volid: str) -> None:
@@ -247,7 +254,7 @@ class Storages:
             return
         if not storage.is_directory:
             os.unlink(os.path.realpath(real))
-            os.write(1, f"  Logical volume \"{os.path.basename(path)}\" successfully removed.\n".encode())
+            os.write(1, f'  Logical volume "{os.path.basename(path)}" successfully removed.\n'.encode())
         os.unlink(real)
         try:
             os.rmdir(os.path.dirname(real))
@@ -287,7 +294,11 @@ class Storages:
         owner, form = self.owner_and_format(storage, name)
         try:
             # qemu-img counts raw files in sectors
-            size = (os.stat(real).st_size + 511) // 512 * 512 if form == "raw" else int(str(qemu_img_info(real, form)["virtual-size"]))
+            size = (
+                (os.stat(real).st_size + 511) // 512 * 512
+                if form == "raw"
+                else int(str(qemu_img_info(real, form)["virtual-size"]))
+            )
         except (Die, OSError):
             size = 0
         return Volume(f"{storage.sid}:{name}", owner, form, size, self.path(f"{storage.sid}:{name}"))
@@ -314,8 +325,14 @@ class Storages:
             used = (space.f_blocks - space.f_bfree) * space.f_frsize
             available = space.f_bavail * space.f_frsize
         return {
-            "type": storage.kind, "active": int(active), "enabled": int(storage.enabled(self.node.name)), "shared": int("shared" in storage.keys),
-            "content": ",".join(storage.content), "total": total, "used": used, "avail": available,
+            "type": storage.kind,
+            "active": int(active),
+            "enabled": int(storage.enabled(self.node.name)),
+            "shared": int("shared" in storage.keys),
+            "content": ",".join(storage.content),
+            "total": total,
+            "used": used,
+            "avail": available,
         }
 
 
@@ -330,9 +347,10 @@ def file_format(name: str) -> str:
 def qemu_img_info(path: str, form: Optional[str] = None) -> Dict[str, object]:
     """qemu-img info without image locks (Proxmox's QEMU has locking off)."""
     argv: Sequence[str] = ["qemu-img", "info", "-U", "--output=json", *(("-f", form) if form else ()), path]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Die(f"command '/usr/bin/qemu-img info '--output=json' {path}' failed: exit code {done.returncode}\n{done.stderr.rstrip()}", 1)
+        failure = f"command '/usr/bin/qemu-img info '--output=json' {path}' failed: exit code {done.returncode}"
+        raise Die(f"{failure}\n{done.stderr.rstrip()}", 1)
     return json.loads(done.stdout)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks: UPIDs, log files, a forked worker per task, its status from the last log line (mtunnel-protocol 2.4, pve-cli 3)."""
+"""Tasks: ids, log files, a forked worker each, the status from the last log line (mtunnel-protocol 2.4, pve-cli 3)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ class Tasks:
             raise Die("unable to start worker process")
         return upid
 
-    def _worker(self, kind: str, ident: str, user: str, work: Callable[[], None], writer: int, keep: Sequence[int]) -> NoReturn:
+    def _worker(
+        self, kind: str, ident: str, user: str, work: Callable[[], None], writer: int, keep: Sequence[int]
+    ) -> NoReturn:
         try:
             os.setpgid(0, 0)
             _default_signals()
@@ -153,7 +155,7 @@ class Tasks:
         os.waitpid(child, 0)
         upid, _, outcome = last.partition(" ")
         if outcome.startswith("ERROR "):
-            code, _, text = outcome[len("ERROR "):].partition(" ")
+            code, _, text = outcome[len("ERROR ") :].partition(" ")
             raise TaskFailed(text.replace("\\n", "\n"), int(code), upid)
         return upid
 
@@ -174,8 +176,15 @@ class Tasks:
         if not self.node.path(task.file).exists():
             raise Die("no such task")
         answer: Dict[str, object] = {
-            "upid": upid, "node": task.node, "pid": task.pid, "pstart": task.pstart, "starttime": task.starttime,
-            "type": task.type, "id": task.id, "user": task.user, "status": "running",
+            "upid": upid,
+            "node": task.node,
+            "pid": task.pid,
+            "pstart": task.pstart,
+            "starttime": task.starttime,
+            "type": task.type,
+            "id": task.id,
+            "user": task.user,
+            "status": "running",
         }
         if "!" in task.user:
             answer["user"], answer["tokenid"] = task.user.split("!", 1)
@@ -201,7 +210,7 @@ class Tasks:
         lines = self._lines(Upid.parse(upid))
         if not lines:
             return ["no content"], 1
-        return lines[start:start + limit] if limit else lines[start:], len(lines)
+        return lines[start : start + limit] if limit else lines[start:], len(lines)
 
     def list(self, vmid: Optional[int] = None) -> List[Dict[str, object]]:
         """Tasks of the node, newest first, as GET /nodes/x/tasks?source=all."""

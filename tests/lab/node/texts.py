@@ -1,12 +1,21 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Message texts of a node that several modules use; each is a literal a program may match (mtunnel-protocol 9, pve-cli 4)."""
+"""Message texts that several modules use; each is a literal a program may match (mtunnel-protocol 9, pve-cli 4)."""
 
 from __future__ import annotations
 
 __all__ = [
-    "MISSING", "NO_QUORUM", "UNDEFINED", "config_missing", "locked", "no_such_config", "not_running", "storage_disabled",
-    "storage_missing", "storage_no_images", "stub_exists",
+    "MISSING",
+    "NO_QUORUM",
+    "UNDEFINED",
+    "config_missing",
+    "locked",
+    "no_such_config",
+    "not_running",
+    "storage_disabled",
+    "storage_missing",
+    "storage_no_images",
+    "stub_exists",
 ]
 
 MISSING = "property is missing and it is not optional"

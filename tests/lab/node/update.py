@@ -15,7 +15,7 @@ import uuid
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from . import schema, vm
-from .base import Denied, Die, May, Node, ParamError, ROOT_USER, complain, may_all
+from .base import ROOT_USER, Denied, Die, May, Node, ParamError, complain, may_all
 from .cluster import Cluster
 from .command_line import nics
 from .flock import config_lock
@@ -25,7 +25,18 @@ from .vmconfig import VmConfig, check_lock, load, remove_lock, set_lock, store
 
 __all__ = ["apply_tunnel_config", "create_vm", "update_vm"]
 
-FAST = ("lock", "name", "onboot", "shares", "startup", "description", "protection", "vmstatestorage", "hookscript", "tags")
+FAST = (
+    "lock",
+    "name",
+    "onboot",
+    "shares",
+    "startup",
+    "description",
+    "protection",
+    "vmstatestorage",
+    "hookscript",
+    "tags",
+)
 Log = Callable[[str], None]
 
 
@@ -33,9 +44,17 @@ def _print(text: str) -> None:
     os.write(1, (text + "\n").encode("utf-8", "surrogateescape"))
 
 
-def update_vm(
-    node: Node, vmid: int, params: Mapping[str, str], delete: Sequence[str] = (), skiplock: bool = False, digest: Optional[str] = None,
-    user: str = ROOT_USER, may: Optional[May] = None, log: Log = _print, code: int = 255,
+def update_vm(  # noqa: PLR0917 (the options of the real call)
+    node: Node,
+    vmid: int,
+    params: Mapping[str, str],
+    delete: Sequence[str] = (),
+    skiplock: bool = False,
+    digest: Optional[str] = None,
+    user: str = ROOT_USER,
+    may: Optional[May] = None,
+    log: Log = _print,
+    code: int = 255,
 ) -> None:
     """Change options; values are texts. may None means root@pam. code is the exit status of a lock time-out."""
     options = _check_params(params)
@@ -78,8 +97,11 @@ def _check_params(params: Mapping[str, str]) -> Dict[str, str]:
             options[key] = schema.normalise(key, value)
         except ValueError as error:
             text = str(error)
-            errors[key] = "property is not defined in schema and the schema does not allow additional properties" if text.startswith(
-                "unknown setting") else text
+            errors[key] = (
+                "property is not defined in schema and the schema does not allow additional properties"
+                if text.startswith("unknown setting")
+                else text
+            )
     if errors:
         raise ParamError(errors)
     return options
@@ -106,9 +128,8 @@ def _check_disks(node: Node, vmid: int, options: Mapping[str, str], user: str, m
         Storages(node).check_enabled(sid)
         if re.fullmatch(r"\d+(\.\d+)?", split_volid(volid)[1]):
             may_all(may, f"/storage/{sid}", ["Datastore.AllocateSpace"])
-        elif not _owned(node, vmid, volid):
-            if may is not None and Storages(node).exists(volid):
-                may_all(may, f"/storage/{sid}", ["Datastore.Allocate"])
+        elif not _owned(node, vmid, volid) and may is not None and Storages(node).exists(volid):
+            may_all(may, f"/storage/{sid}", ["Datastore.Allocate"])
 
 
 def _owned(node: Node, vmid: int, volid: str) -> bool:
@@ -117,7 +138,9 @@ def _owned(node: Node, vmid: int, volid: str) -> bool:
     return storages.owner_and_format(storage, name)[0] == vmid
 
 
-def _check_privileges(vmid: int, options: Mapping[str, str], delete: Sequence[str], user: str, may: Optional[May]) -> None:
+def _check_privileges(
+    vmid: int, options: Mapping[str, str], delete: Sequence[str], user: str, may: Optional[May]
+) -> None:
     if user == ROOT_USER:
         return
     refusals: List[Die] = []
@@ -276,7 +299,11 @@ def create_vm(node: Node, vmid: int, params: Mapping[str, str]) -> None:
     try:
         Cluster(node).create_stub(vmid, content="lock: create\n")
     except Die as error:
-        raise Die(error.text.replace("empty VM config - VM", "VM").replace("unable to create VM", f"unable to create VM {vmid} - VM", 1)) from None
+        raise Die(
+            error.text.replace("empty VM config - VM", "VM").replace(
+                "unable to create VM", f"unable to create VM {vmid} - VM", 1
+            )
+        ) from None
     try:
         with config_lock(node, vmid):
             config = load(node, vmid)
@@ -299,7 +326,9 @@ def _defaults(values: Dict[str, str]) -> None:
         values.setdefault("boot", "order=" + ";".join(order))
 
 
-def apply_tunnel_config(node: Node, vmid: int, text: str, user: str = ROOT_USER, may: Optional[May] = None, log: Log = _print) -> None:
+def apply_tunnel_config(
+    node: Node, vmid: int, text: str, user: str = ROOT_USER, may: Optional[May] = None, log: Log = _print
+) -> None:
     """Steps 2 to 5 of the tunnel's `config`; call without the config flock held, with lock `create` on the stub."""
     wanted = VmConfig.parse(vmid, text, strict=True)
     values = {key: value for key, value in wanted.values.items() if key not in ("lock", "digest", "parent")}

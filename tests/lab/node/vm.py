@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A VM's process: start (also listening for a migration), stop, resume, monitor commands (pve-cli 4, mtunnel-protocol 5.2-5.3).
+"""A VM's process: start (also to wait for a migration), stop, resume, monitor (pve-cli 4, mtunnel-protocol 5.2-5.3).
 
 None of these take the config flock unless said so; the callers of the real functions differ, so they do it here too.
 """
@@ -14,22 +14,38 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
 from . import qmp, texts
 from .base import Die, Node, complain
-from .cluster import Cluster
-from .command_line import Extras, bridge_exists, build, machine_type, nics, tap_name, tun_usable
+from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
 from .flock import CONFIG_LOCK_DIRECTORY, config_lock
 from .properties import drive_keys, parse_drive
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, store
 
 __all__ = [
-    "Incoming", "check_machine", "command", "local_resources", "migrate_socket", "nbd_socket", "nbd_stop", "pid", "qemu_version", "reset",
-    "resume", "resume_now", "shutdown", "start", "start_now", "stop", "stop_now", "suspend",
+    "Incoming",
+    "check_machine",
+    "command",
+    "local_resources",
+    "migrate_socket",
+    "nbd_socket",
+    "nbd_stop",
+    "pid",
+    "qemu_version",
+    "reset",
+    "resume",
+    "resume_now",
+    "shutdown",
+    "start",
+    "start_now",
+    "stop",
+    "stop_now",
+    "suspend",
 ]
 
+NO_EXTRAS = Extras()
 PROGRAM = "qemu-system-x86_64"
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -53,8 +69,8 @@ def nbd_socket(vmid: int) -> str:
 class Incoming:
     """A start that waits for a migration.
 
-    nbd: config key -> {"volid", "drivestr"} as the tunnel's `disk` returned it; nbd_proto_version 0 opens the NBD server
-    on clear-text TCP of the node's address, as the real one does when the source omits it.
+    nbd: config key -> {"volid", "drivestr"} as the tunnel's `disk` returned it; nbd_proto_version 0 opens the NBD
+    server on clear-text TCP of the node's address, as the real one does when the source omits it.
     """
 
     migratedfrom: str = ""
@@ -86,7 +102,9 @@ def _alive(number: int) -> bool:
         return False
 
 
-def command(node: Node, vmid: int, name: str, arguments: Optional[Mapping[str, Any]] = None, timeout: Optional[float] = None) -> Any:
+def command(
+    node: Node, vmid: int, name: str, arguments: Optional[Mapping[str, Any]] = None, timeout: Optional[float] = None
+) -> Any:
     """A monitor command; `VM N not running` without a process."""
     if pid(node, vmid) is None:
         raise Die(texts.not_running(vmid), 2)
@@ -95,7 +113,7 @@ def command(node: Node, vmid: int, name: str, arguments: Optional[Mapping[str, A
 
 def qemu_version() -> str:
     """Version of the installed QEMU."""
-    out = subprocess.run([PROGRAM, "--version"], stdout=subprocess.PIPE, text=True).stdout
+    out = subprocess.run([PROGRAM, "--version"], stdout=subprocess.PIPE, text=True, check=False).stdout
     match = re.search(r"version (\d+(?:\.\d+)+)", out)
     return match[1] if match else "0"
 
@@ -108,9 +126,8 @@ def check_machine(node: Node, kind: str) -> None:
     version = qemu_version()
     if (int(match[1]), int(match[2])) > tuple(int(part) for part in version.split(".")[:2]):
         shown = kind if match[3] else f"{kind}+pve0"
-        raise Die(
-            f"Installed QEMU version '{version}' is too old to run machine type '{shown}', please upgrade node '{node.name}'"
-        )
+        old = f"Installed QEMU version '{version}' is too old to run machine type '{shown}'"
+        raise Die(f"{old}, please upgrade node '{node.name}'")
 
 
 def local_resources(values: Mapping[str, str]) -> List[str]:
@@ -128,16 +145,18 @@ def local_resources(values: Mapping[str, str]) -> List[str]:
 # start
 
 
-def start(node: Node, vmid: int, skiplock: bool = False, extras: Extras = Extras(), incoming: Optional[Incoming] = None) -> Dict[str, Any]:
+def start(
+    node: Node, vmid: int, skiplock: bool = False, extras: Extras = NO_EXTRAS, incoming: Optional[Incoming] = None
+) -> Dict[str, Any]:
     """Start with the config flock held and the checks of `qm start`; answers what the tunnel's `start` replies."""
     with config_lock(node, vmid):
         return start_now(node, vmid, skiplock, extras, incoming)
 
 
 def start_now(
-    node: Node, vmid: int, skiplock: bool = False, extras: Extras = Extras(), incoming: Optional[Incoming] = None
+    node: Node, vmid: int, skiplock: bool = False, extras: Extras = NO_EXTRAS, incoming: Optional[Incoming] = None
 ) -> Dict[str, Any]:
-    """Start; the caller holds the flock. A VM already running is only noticed without incoming (mtunnel-protocol 5.2)."""
+    """Start; the caller holds the flock. A running VM is only noticed without incoming (mtunnel-protocol 5.2)."""
     config = load(node, vmid)
     if not skiplock:
         check_lock(config)
@@ -187,7 +206,7 @@ def _check_volumes(node: Node, values: Mapping[str, str]) -> None:
 
 def _launch(node: Node, vmid: int, argv: List[str], values: Mapping[str, str], prefix: str) -> None:
     if values.get("kvm") != "0":
-        # no KVM in the lab, whatever device files the machine has: the stub of a tunnel fails to start here as on the rig
+        # no KVM in the lab, whatever device files the machine has: a tunnel's stub fails to start as it did on the rig
         complain(f"{prefix}Could not access KVM kernel module: No such file or directory")
         complain(f"{prefix}kvm: failed to initialize kvm: No such file or directory")
         raise Die("start failed: QEMU exited with code 1")
@@ -195,8 +214,15 @@ def _launch(node: Node, vmid: int, argv: List[str], values: Mapping[str, str], p
     _ensure_event_daemon(node)
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            timeout=max(START_SECONDS, node.seconds(START_SECONDS)), start_new_session=True,
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=max(START_SECONDS, node.seconds(START_SECONDS)),
+            start_new_session=True,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         _busy_cleanup(node, vmid)
@@ -209,13 +235,22 @@ def _launch(node: Node, vmid: int, argv: List[str], values: Mapping[str, str], p
 
 
 def _busy_cleanup(node: Node, vmid: int) -> None:
-    """After a failed start of a VM that runs, the real node's clean-up holds the config flock for about 30 s (start-hazards)."""
+    """After a failed start of a running VM the real clean-up holds the config flock for about 30 s (start-hazards)."""
     if pid(node, vmid) is None:
         return
     path = node.path(f"{CONFIG_LOCK_DIRECTORY}/lock-{vmid}.conf")
-    # waits for the flock as the real clean-up does: the caller still holds it
-    code = f"import fcntl,time\nf=open({str(path)!r},'a')\nfcntl.flock(f,2)\ntime.sleep({node.seconds(BUSY_SECONDS)})"
-    subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # it waits for the flock, which the caller still holds, and is the first to get it
+    wait = node.seconds(BUSY_SECONDS)
+    code = f"import fcntl,time\nf=open({str(path)!r},'a')\nprint(flush=True)\nfcntl.flock(f,2)\ntime.sleep({wait})"
+    holder = subprocess.Popen(
+        [sys.executable, "-I", "-c", code],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
 
 
 def _ensure_event_daemon(node: Node) -> None:
@@ -234,7 +269,7 @@ def _after_start(node: Node, vmid: int, values: Mapping[str, str]) -> None:
 
 def _plug_tap(tap: str, nic: Mapping[str, str]) -> None:
     lines = f"link set {tap} up\nlink set {tap} master {nic['bridge']}\n"
-    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, capture_output=True, check=False)
 
 
 # listening for a migration
@@ -285,7 +320,9 @@ def _start_nbd(node: Node, vmid: int, incoming: Incoming) -> str:
 def _export(node: Node, vmid: int, key: str, disk: Mapping[str, str], where: str) -> Dict[str, str]:
     device = f"drive-{key}"
     blocks = command(node, vmid, "query-block")
-    name = next((block["inserted"]["node-name"] for block in blocks if block["device"] == device and "inserted" in block), None)
+    name = next(
+        (block["inserted"]["node-name"] for block in blocks if block["device"] == device and "inserted" in block), None
+    )
     if name is None:
         raise Die(f"drive '{key}' does not exist")
     export = {"id": device, "node-name": name, "writable": True, "name": device, "type": "nbd"}

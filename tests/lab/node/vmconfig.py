@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""VM config files: current values, pending changes, snapshots, special sections, description; written as Proxmox writes them."""
+"""VM config files: values, pending changes, snapshots, special sections, description, in Proxmox's format."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class _Reader:
         if name.upper() == "PENDING":
             self.section, self.target = "PENDING", self.config.pending
         elif name.startswith("special:"):
-            self.target = self.config.special.setdefault(name[len("special:"):], {})
+            self.target = self.config.special.setdefault(name[len("special:") :], {})
         else:
             self.target = self.config.snapshots.setdefault(name, {})
 
@@ -150,7 +150,9 @@ class _Reader:
 
 
 def _section(values: Dict[str, str]) -> str:
-    lines = ["#" + encode_text(line) + "\n" for line in values.get("description", "").split("\n") if "description" in values]
+    lines = [
+        "#" + encode_text(line) + "\n" for line in values.get("description", "").split("\n") if "description" in values
+    ]
     lines += [f"{key}: {values[key]}\n" for key in sorted(values) if key != "description"]
     return "".join(lines)
 

@@ -14,7 +14,9 @@ def nothing(node: object, arguments: object) -> None:
     del node, arguments
 
 
-SET = Command(nothing, ("vmid",), booleans=("skiplock",), values=("delete",), extra=lambda name: name in ("lock", "name"))
+SET = Command(
+    nothing, ("vmid",), booleans=("skiplock",), values=("delete",), extra=lambda name: name in ("lock", "name")
+)
 
 
 def test_a_boolean_stands_alone_or_with_a_value() -> None:

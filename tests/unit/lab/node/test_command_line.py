@@ -8,14 +8,24 @@ from lab.node.base import Node
 from lab.node.command_line import Extras, build, machine_type, nics, tap_name
 
 VALUES = {
-    "kvm": "0", "memory": "192", "scsihw": "virtio-scsi-pci", "scsi0": "local:100/vm-100-disk-0.qcow2,size=1G", "serial0": "socket",
-    "virtio1": "local:100/vm-100-disk-1.raw,cache=writeback,serial=abc", "efidisk0": "local:100/vm-100-disk-2.raw,size=528K",
-    "tpmstate0": "local:100/vm-100-disk-3.raw,size=4M", "ide2": "none,media=cdrom", "boot": "order=scsi0;net0",
+    "kvm": "0",
+    "memory": "192",
+    "scsihw": "virtio-scsi-pci",
+    "scsi0": "local:100/vm-100-disk-0.qcow2,size=1G",
+    "serial0": "socket",
+    "virtio1": "local:100/vm-100-disk-1.raw,cache=writeback,serial=abc",
+    "efidisk0": "local:100/vm-100-disk-2.raw,size=528K",
+    "tpmstate0": "local:100/vm-100-disk-3.raw,size=4M",
+    "ide2": "none,media=cdrom",
+    "boot": "order=scsi0;net0",
     "net0": "virtio=BC:24:11:0C:7D:64,bridge=nosuch0",
 }
 
 
-def command(extras: Extras = Extras(), **more: str) -> "list[str]":
+NO_EXTRAS = Extras()
+
+
+def command(extras: Extras = NO_EXTRAS, **more: str) -> "list[str]":
     return build(Node(root="/nonexistent", name="alpha1"), 100, {**VALUES, **more}, extras)
 
 
@@ -29,7 +39,8 @@ def test_drives_carry_proxmox_ids_and_no_image_lock() -> None:
     drives = [words[index + 1] for index, word in enumerate(words) if word == "-drive"]
     assert [drive.split("id=drive-")[1].split(",")[0] for drive in drives] == ["ide2", "efidisk0", "scsi0", "virtio1"]
     assert all("file.locking=off" in drive for drive in drives if "file=" in drive)
-    assert "cache=none" in drives[2] and "cache=writeback" in drives[3]
+    assert "cache=none" in drives[2]
+    assert "cache=writeback" in drives[3]
     assert "scsi-hd,bus=scsihw0.0,channel=0,scsi-id=0,lun=0,drive=drive-scsi0,id=scsi0,bootindex=100" in words
     assert "virtio-blk-pci,drive=drive-virtio1,id=virtio1,bus=pci.0,addr=0xb,serial=abc" in words
 
@@ -49,7 +60,8 @@ def test_an_incoming_start_waits_paused_with_the_sources_machine_and_mtu() -> No
 def test_the_controller_precedes_its_first_disk() -> None:
     words = command(scsihw="virtio-scsi-single", scsi1="local:100/vm-100-disk-4.raw,iothread=1")
     assert words.index("virtio-scsi-pci,id=virtioscsi1,bus=pci.3,addr=0x2,iothread=iothread-virtioscsi1") < next(
-        index for index, word in enumerate(words) if "drive=drive-scsi1" in word)
+        index for index, word in enumerate(words) if "drive=drive-scsi1" in word
+    )
 
 
 def test_nics() -> None:

@@ -10,14 +10,30 @@ from hypothesis import strategies as st
 
 from lab.node.base import Die
 from lab.node.properties import (
-    drive_keys, format_drive, format_size, is_drive, parse_drive, parse_list, parse_size, split_volid,
+    drive_keys,
+    format_drive,
+    format_size,
+    is_drive,
+    parse_drive,
+    parse_list,
+    parse_size,
+    split_volid,
 )
 
 WORD = st.text("abcdefgh-:./0123456789", min_size=1, max_size=12)
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(1000, "1000"), (64, "64"), (1048577, "1048577"), (64 << 20, "64M"), (1 << 30, "1G"), (540672, "528K"), (1536 << 20, "1536M")]
+    ("size", "text"),
+    [
+        (1000, "1000"),
+        (64, "64"),
+        (1048577, "1048577"),
+        (64 << 20, "64M"),
+        (1 << 30, "1G"),
+        (540672, "528K"),
+        (1536 << 20, "1536M"),
+    ],
 )
 def test_sizes_are_shown_as_proxmox_shows_them(size: int, text: str) -> None:
     assert format_size(size) == text
@@ -29,7 +45,14 @@ def test_a_shown_size_reads_back(size: int) -> None:
 
 
 def test_options_of_a_drive_string_are_sorted_and_the_volume_comes_first() -> None:
-    drive = {"ssd": "1", "file": "local:610/vm-610-disk-4.qcow2", "interface": "scsi", "index": "0", "iothread": True, "size": "64M"}
+    drive = {
+        "ssd": "1",
+        "file": "local:610/vm-610-disk-4.qcow2",
+        "interface": "scsi",
+        "index": "0",
+        "iothread": True,
+        "size": "64M",
+    }
     assert format_drive(drive) == "local:610/vm-610-disk-4.qcow2,iothread=1,size=64M,ssd=1"
 
 
@@ -39,7 +62,10 @@ def test_volume_is_an_alias_of_file() -> None:
         parse_drive("local:1/x.raw,volume=y")
 
 
-@given(WORD, st.dictionaries(st.text("abcdefgh", min_size=1, max_size=6).filter(lambda key: key != "file"), WORD, max_size=4))
+@given(
+    WORD,
+    st.dictionaries(st.text("abcdefgh", min_size=1, max_size=6).filter(lambda key: key != "file"), WORD, max_size=4),
+)
 def test_a_drive_string_reads_back(volume: str, options: "dict[str, str]") -> None:
     options = {key: value for key, value in options.items() if key not in ("index", "interface", "volume")}
     assert parse_drive(format_drive({"file": volume, **options})) == {"file": volume, **options}
@@ -52,12 +78,21 @@ def test_an_item_without_key_needs_a_default_key() -> None:
 
 
 def test_drive_keys_and_their_order() -> None:
-    assert is_drive("scsi30") and is_drive("virtio15") and is_drive("efidisk0")
-    assert not is_drive("scsi31") and not is_drive("unused0") and not is_drive("net0")
-    assert drive_keys({"scsi10": "", "scsi2": "", "virtio0": "", "ide2": "", "name": ""}) == ["ide2", "scsi2", "scsi10", "virtio0"]
+    assert is_drive("scsi30")
+    assert is_drive("virtio15")
+    assert is_drive("efidisk0")
+    assert not is_drive("scsi31")
+    assert not is_drive("unused0")
+    assert not is_drive("net0")
+    assert drive_keys({"scsi10": "", "scsi2": "", "virtio0": "", "ide2": "", "name": ""}) == [
+        "ide2",
+        "scsi2",
+        "scsi10",
+        "virtio0",
+    ]
 
 
 def test_volume_ids() -> None:
     assert split_volid("local:100/vm-100-disk-0.raw") == ("local", "100/vm-100-disk-0.raw")
-    with pytest.raises(Die, match="unable to parse volume ID 'x:snippets/y.pl'"):
+    with pytest.raises(Die, match=r"unable to parse volume ID 'x:snippets/y\.pl'"):
         split_volid("x:snippets/y.pl")

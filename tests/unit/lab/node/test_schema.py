@@ -12,8 +12,12 @@ from lab.node import schema
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("lock", "nosuch", "value 'nosuch' does not have a value in the enumeration 'backup, clone, create, migrate, rollback, snapshot, "
-                           "snapshot-delete, suspending, suspended'"),
+        (
+            "lock",
+            "nosuch",
+            "value 'nosuch' does not have a value in the enumeration 'backup, clone, create, migrate, rollback, "
+            "snapshot, snapshot-delete, suspending, suspended'",
+        ),
         ("cores", "abc", "type check ('integer') failed - got 'abc'"),
         ("cores", "0", "value must have a minimum value of 1"),
         ("kvm", "maybe", "type check ('boolean') failed - got 'maybe'"),
@@ -23,7 +27,7 @@ from lab.node import schema
     ],
 )
 def test_refused_values(key: str, value: str, text: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=".") as caught:
         schema.normalise(key, value)
     assert str(caught.value) == text
 
@@ -41,7 +45,11 @@ def test_refused_values(key: str, value: str, text: str) -> None:
         ("scsi0", "local:1/vm-1-disk-0.raw", [(("VM.Config.Disk",), False)]),
         ("boot", "order=scsi0", [(("VM.Config.Disk",), False)]),
         ("ide2", "none,media=cdrom", [(("VM.Config.CDROM",), False)]),
-        ("ide0", "local:1/vm-1-cloudinit.qcow2,media=cdrom", [(("VM.Config.Cloudinit",), False), (("VM.Config.CDROM",), False)]),
+        (
+            "ide0",
+            "local:1/vm-1-cloudinit.qcow2,media=cdrom",
+            [(("VM.Config.Cloudinit",), False), (("VM.Config.CDROM",), False)],
+        ),
         ("ciuser", "x", [(("VM.Config.Cloudinit", "VM.Config.Network"), True)]),
         ("vmgenid", "1", []),
         ("meta", "ctime=1", []),
@@ -51,7 +59,10 @@ def test_privileges_per_key(key: str, value: str, privileges: "list[tuple[tuple[
     assert schema.privileges(key, value) == privileges
 
 
-@pytest.mark.parametrize("key", ["args", "affinity", "arch", "hugepages", "keephugepages", "ivshmem", "amd-sev", "intel-tdx", "parallel0", "lock"])
+@pytest.mark.parametrize(
+    "key",
+    ["args", "affinity", "arch", "hugepages", "keephugepages", "ivshmem", "amd-sev", "intel-tdx", "parallel0", "lock"],
+)
 def test_keys_of_root_alone(key: str) -> None:
     assert schema.root_only(key, "1") == f"only root can set '{key}' config"
 

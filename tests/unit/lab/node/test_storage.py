@@ -49,7 +49,8 @@ def test_the_name_of_an_imported_volume_follows_the_format(storages: Storages) -
 
 
 def test_formats_and_plugins() -> None:
-    assert LOCAL.formats == ("raw", "qcow2", "vmdk") and THIN.formats == ("raw",)
+    assert LOCAL.formats == ("raw", "qcow2", "vmdk")
+    assert THIN.formats == ("raw",)
     assert LOCAL.plugin == "PVE::Storage::DirPlugin"
     assert file_format("vm-1-disk-0.vmdk") == "vmdk"
 
@@ -67,7 +68,9 @@ def test_a_storage_may_be_off_or_elsewhere() -> None:
 
 
 def test_section_files() -> None:
-    text = "dir: local\n\tpath /var/lib/vz\n\tcontent images,iso\n\n# a comment\nlvmthin: thin\n\tvgname pve\n\tdisable\n"
+    text = (
+        "dir: local\n\tpath /var/lib/vz\n\tcontent images,iso\n\n# a comment\nlvmthin: thin\n\tvgname pve\n\tdisable\n"
+    )
     assert parse_sections(text) == {
         "local": {"type": "dir", "path": "/var/lib/vz", "content": "images,iso"},
         "thin": {"type": "lvmthin", "vgname": "pve", "disable": ""},

@@ -31,14 +31,23 @@ def test_status_of_the_last_line(line: str, status: str) -> None:
 NUMBER = st.integers(min_value=0, max_value=0xFFFFFFFF)
 
 
-@given(NUMBER, NUMBER, NUMBER, st.sampled_from(["root@pam", "root@pam!migration", "mig@pve!t1"]), st.sampled_from(["100", "113@local", ""]))
+@given(
+    NUMBER,
+    NUMBER,
+    NUMBER,
+    st.sampled_from(["root@pam", "root@pam!migration", "mig@pve!t1"]),
+    st.sampled_from(["100", "113@local", ""]),
+)
 def test_a_task_id_reads_back(pid: int, pstart: int, starttime: int, user: str, ident: str) -> None:
     upid = Upid("alpha1", pid, pstart, starttime, "qmtunnel", ident, user)
     assert Upid.parse(str(upid)) == upid
-    assert str(upid).endswith(":") and upid.file.startswith("/var/log/pve/tasks/")
+    assert str(upid).endswith(":")
+    assert upid.file.startswith("/var/log/pve/tasks/")
 
 
-@pytest.mark.parametrize("text", ["", "UPID:x", "UPID:alpha1:1:2:3:a:b:c:", "UPID:alpha1:00000001:00000001:00000001:a:b:c"])
+@pytest.mark.parametrize(
+    "text", ["", "UPID:x", "UPID:alpha1:1:2:3:a:b:c:", "UPID:alpha1:00000001:00000001:00000001:a:b:c"]
+)
 def test_other_text_is_no_task_id(text: str) -> None:
     with pytest.raises(Die, match="unable to parse worker upid"):
         Upid.parse(text)

@@ -56,8 +56,15 @@ def test_description_line_and_option_mean_the_same() -> None:
     [
         ("garbage line\n", "vm 610 - unable to parse config: garbage line"),
         ("unknownkey: 1\n", "vm 610 - unable to parse value of 'unknownkey' - unknown setting 'unknownkey'"),
-        ("memory: abc\n", "vm 610 - unable to parse value of 'memory' - format error\ncurrent: type check ('integer') failed - got 'abc'"),
-        ("hookscript: x:snippets/y.pl\n", "vm 610 - unable to parse value of 'hookscript' - unable to parse volume ID 'x:snippets/y.pl'"),
+        (
+            "memory: abc\n",
+            "vm 610 - unable to parse value of 'memory' - format error\n"
+            "current: type check ('integer') failed - got 'abc'",
+        ),
+        (
+            "hookscript: x:snippets/y.pl\n",
+            "vm 610 - unable to parse value of 'hookscript' - unable to parse volume ID 'x:snippets/y.pl'",
+        ),
     ],
 )
 def test_strict_reading_refuses_with_the_recorded_texts(text: str, refusal: str) -> None:
@@ -83,5 +90,7 @@ def test_a_lock_refuses_with_its_word() -> None:
 @given(st.text(st.characters(blacklist_categories=("Cs",)), max_size=60))
 def test_any_text_survives_a_description_line(text: str) -> None:
     encoded = encode_text(text)
-    assert encoded.isascii() and "\n" not in encoded and ":" not in encoded
+    assert encoded.isascii()
+    assert "\n" not in encoded
+    assert ":" not in encoded
     assert decode_text(encoded) == text
