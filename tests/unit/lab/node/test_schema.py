@@ -27,7 +27,7 @@ from lab.node import schema
     ],
 )
 def test_refused_values(key: str, value: str, text: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r"\S") as caught:
         schema.normalise(key, value)
     assert str(caught.value) == text
 
