@@ -166,9 +166,8 @@ class ProxyDouble(threading.Thread):
         if self._woken in ready:
             os.read(self._woken, 1)
             return self._obey(*self._commands.pop(0))
-        if self._socket in ready and not self._read():
-            return False
-        return self._parse()
+        alive = self._read() if self._socket in ready else True
+        return self._parse() and alive
 
     def _obey(self, name: str, data: bytes) -> bool:
         if name == "send":
