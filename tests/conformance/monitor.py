@@ -32,18 +32,23 @@ class Monitor:
             self.execute("qmp_capabilities")
 
     def _read(self) -> None:
-        for line in self._socket.makefile("rb"):
-            message = json.loads(line)
-            with self._changed:
-                if "QMP" in message:
-                    self.greeting = message
-                elif "event" in message:
-                    self.events.append(message)
-                else:
-                    self._replies.append(message)
-                self._changed.notify_all()
+        try:
+            for line in self._socket.makefile("rb"):
+                self._take(json.loads(line))
+        except OSError:
+            pass
         with self._changed:
             self.ended = True
+            self._changed.notify_all()
+
+    def _take(self, message: Dict[str, Any]) -> None:
+        with self._changed:
+            if "QMP" in message:
+                self.greeting = message
+            elif "event" in message:
+                self.events.append(message)
+            else:
+                self._replies.append(message)
             self._changed.notify_all()
 
     @property

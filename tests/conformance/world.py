@@ -322,8 +322,7 @@ class World:
         return match[1] if match else None
 
     def qemu_running(self, node: str, vmid: int) -> bool:
-        return any("qemu" in line.split(" ")[0] + line and re.search(rf"-id {vmid}\b", line)
-                   for line in self._processes(node).values())
+        return any(f"-pidfile /run/qemu-server/{vmid}.pid" in line for line in self._processes(node).values())
 
     def qmp_status(self, node: str, vmid: int) -> Optional[str]:
         if self.source is not None and self.engine is not None and node == "source" and vmid == self.source.vmid:

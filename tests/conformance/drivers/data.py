@@ -13,7 +13,7 @@ from ..relay import Carried, Forward
 from ..session import Fatal, Session
 from ..wire import WebSocket
 
-__all__ = ["after_handshake", "before_command", "before_handshake", "carried", "import_progress", "send_note"]
+__all__ = ["after_handshake", "before_command", "before_handshake", "carried", "finish_mirrors", "import_progress", "send_note"]
 
 
 def _local(session: Session, remote: str) -> Optional[str]:
@@ -102,6 +102,14 @@ def before_command(session: Session, event: Event) -> None:
         return
     if engine.migrating and not engine.slow_ram:
         engine.settle()
+        engine.end_mirrors()
+
+
+def finish_mirrors(session: Session, body: Dict[str, Any]) -> None:
+    """The end of an NBD stream is noted before the command that follows it: the mirrors end here then."""
+    engine = session.world.engine
+    path = session.paths.get(str(body.get("conn"))) or str(body.get("local", ""))
+    if engine is not None and engine.migrating and path.endswith("_nbd.migrate") and engine.status() == "completed":
         engine.end_mirrors()
 
 

@@ -59,6 +59,8 @@ def _target_task(session: Session, event: Event) -> None:
     if upid is None:
         session.fail(event, "no tunnel task was seen")
         return
+    if body.get("status") == "stopped":
+        _leave(session)
     if "status" in body:
         _reach(session, event, upid, body["status"], body.get("exitstatus"))
     if "log" in body:
@@ -66,6 +68,17 @@ def _target_task(session: Session, event: Event) -> None:
         session.fail(event, *session.comparer.same_lines(body["log"], log(session, upid)))
     if "log_tail" in body:
         _tail(session, event, body["log_tail"], log(session, upid))
+
+
+def _leave(session: Session) -> None:
+    """After quit the recorder closed its connection; the task ends only then."""
+    for name, path in session.paths.items():
+        command = session.facts.get(f"command {name}")
+        socket = session.sockets.get(name)
+        if path.endswith(".mtunnel") and socket is not None and socket.ended is None and command is not None \
+                and command.body.get("cmd") == "quit":
+            socket.close_frame()
+            socket.wait_end(5.0)
 
 
 def _wait_log(session: Session, upid: str, count: int) -> None:

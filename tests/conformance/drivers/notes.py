@@ -91,6 +91,7 @@ def _forward(session: Session, event: Event) -> None:
     stream = data.carried(session, event)
     if stream is None:
         return
+    data.finish_mirrors(session, body)
     ended = stream.local_eof if body["event"] == "local-eof" else stream.remote_eof
     if not ended.wait(30.0):
         session.fail(event, f"{body['event']} did not come")
