@@ -15,6 +15,7 @@ import enum
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import ssl
@@ -40,6 +41,8 @@ READ = 131072
 DEATH_DELAY = 5.0  # seconds between the exception and the end of the process
 FAULT_POLL = 0.02  # seconds a change of /run/lab-faults may take to be seen
 STATS_POLL = 0.1
+DRAIN_TICK = 0.004
+BUCKET_SECONDS = 0.05  # a late event loop may catch up that much
 KEEP_ALIVE = 15.0
 
 
@@ -101,38 +104,39 @@ class Backend:
         self.queue.append(memoryview(data))
         self.queued += len(data)
         self.peak = max(self.peak, self.queued)
-        if self.owner.worker.drain is None:
-            self.flush(None)
+        if not self._writing:
+            self.flush()
 
-    def flush(self, allowance: Optional[int]) -> int:
-        """Write up to ``allowance`` bytes (None: all that goes now); returns the bytes written."""
-        written = 0
-        while self.queue and (allowance is None or written < allowance):
-            part = self.queue[0]
-            if allowance is not None:
-                part = part[: allowance - written]
+    def flush(self) -> None:
+        """Write what goes now, within what the drain rate allows."""
+        worker = self.owner.worker
+        while self.queue:
+            allowance = worker.allowance()
+            if allowance <= 0:
+                worker.out_of_allowance(self)
+                break
             try:
-                count = self.socket.send(part)
+                count = self.socket.send(self.queue[0][:allowance])
             except BlockingIOError:
                 break
             except OSError:
                 self.owner.finish()
-                return written
-            written += count
+                return
+            worker.spend(count)
             self.queued -= count
             rest = self.queue[0][count:]
             if len(rest):
                 self.queue[0] = rest
             else:
                 self.queue.popleft()
-        self._watch(allowance)
-        return written
+        self._watch(bool(self.queue) and self not in worker.thirsty)
 
-    def _watch(self, allowance: Optional[int]) -> None:
-        wanted = bool(self.queue) and allowance is None and self.socket.fileno() >= 0
+    def _watch(self, wanted: bool) -> None:
+        if self.socket.fileno() < 0:
+            return
         if wanted and not self._writing:
-            self.loop.add_writer(self.socket, self.flush, None)
-        elif self._writing and not wanted and self.socket.fileno() >= 0:
+            self.loop.add_writer(self.socket, self.flush)
+        elif self._writing and not wanted:
             self.loop.remove_writer(self.socket)
         self._writing = wanted
         if self.ending and not self.queue:
@@ -187,6 +191,7 @@ class Connection(asyncio.Protocol):
         self.reader = FrameReader()
         self.backend: Optional[Backend] = None
         self.closing_frame = False
+        self.write_ended = False
         self.kind = ""
         self.facts: Dict[str, Any] = {}
         self.held_in: List[bytes] = []
@@ -266,11 +271,11 @@ class Connection(asyncio.Protocol):
 
     def _push(self) -> None:
         data = self.outgoing.read()
-        if data and not self.transport.is_closing():
+        if data and not self.transport.is_closing() and not self.write_ended:
             self.transport.write(data)
 
     def _write(self, data: bytes) -> None:
-        if self.tls is None or self.transport.is_closing():
+        if self.tls is None or self.transport.is_closing() or self.write_ended:
             return
         self.tls.write(data)
         self._push()
@@ -279,14 +284,11 @@ class Connection(asyncio.Protocol):
         if self.mode is Mode.WEBSOCKET and self.worker.silence(self) == "both":
             return True
         self._client_ended()
-        return self.closing_frame
+        return False
 
     def _client_ended(self) -> None:
         """FIN or close_notify of the client: without a close frame before it, what is queued is lost."""
-        if self.mode is Mode.WEBSOCKET and self.closing_frame:
-            return
-        if self.backend:
-            self.backend.close()
+        self.held_in.clear()
         self.transport.close()
 
     def _plain(self, data: bytes) -> None:
@@ -409,11 +411,17 @@ class Connection(asyncio.Protocol):
     def _closed_by_client(self) -> None:
         """Both directions are half-closed, each after what is queued for it; no close frame comes back."""
         assert self.backend is not None
-        self.closing_frame = True
         self.backend.end()
         if self.worker.silence(self):
             self.finish_held = True
         else:
+            self._end_writing()
+        self.closing_frame = True
+
+    def _end_writing(self) -> None:
+        """Half-close TCP without close_notify, behind what is still to be sent."""
+        self.write_ended = True
+        if not self.transport.is_closing():
             self.transport.write_eof()
 
     def _cut_if_wanted(self) -> None:
@@ -458,7 +466,14 @@ class Connection(asyncio.Protocol):
             self.data_received(data)
         if self.finish_held:
             self.finish_held = False
-            self.finish()
+            if self.backend_alive():
+                self._end_writing()
+            else:
+                self.finish()
+
+    def backend_alive(self) -> bool:
+        """Whether the UNIX side is still there."""
+        return self.backend is not None and self.backend.socket.fileno() >= 0
 
     def summary(self) -> Dict[str, Any]:
         """This websocket for the statistics file."""
@@ -480,7 +495,9 @@ class Worker:
         self.loop: asyncio.AbstractEventLoop
         self._faults: List[Dict[str, Any]] = []
         self._kept: Set["asyncio.Task[None]"] = set()
-        self._drained_at = 0.0
+        self.thirsty: Set[Backend] = set()
+        self._bucket = 0.0
+        self._filled = 0.0
 
     def run(self, listener: socket.socket) -> None:
         """Serve until killed."""
@@ -532,38 +549,39 @@ class Worker:
     def _poll_faults(self) -> None:
         silent = {c for c in self.connections if c.held_in or c.held_out or c.finish_held}
         self._faults = [fault for _, fault in faults._all(self.node.root)]
-        drain = next((float(f["rate"]) for f in self._faults if f.get("fault") == "drain"), None)
-        if drain != self.drain:
-            self.drain, self._drained_at = drain, time.monotonic()
-            if drain is None:
-                for backend in self._backends():
-                    backend.flush(None)
-        if drain is not None:
-            self._drain(drain)
+        self.drain = next((float(f["rate"]) for f in self._faults if f.get("fault") == "drain"), None)
         for connection in silent:
             if not self.silence(connection):
                 connection.release()
         for backend in [b for b in self.lingering if not b.queue]:
             backend.close()
             self.lingering.discard(backend)
-        self.loop.call_later(FAULT_POLL / 2 if drain else FAULT_POLL, self._poll_faults)
+        self.loop.call_later(FAULT_POLL, self._poll_faults)
 
-    def _backends(self) -> List[Backend]:
-        return [c.backend for c in self.connections if c.backend] + list(self.lingering)
-
-    def _drain(self, rate: float) -> None:
-        """Pass on what the rate allows, shared by the connections that have something."""
+    def allowance(self) -> int:
+        """Bytes that may be passed on to UNIX sockets now: a bucket filled at the drain rate."""
+        if self.drain is None:
+            return 1 << 30
         now = time.monotonic()
-        allowance = int(rate * (now - self._drained_at))
-        self._drained_at = now
-        waiting = [backend for backend in self._backends() if backend.queue]
-        while waiting and allowance > 0:
-            share = max(1, allowance // len(waiting))
-            moved = 0
-            for backend in waiting:
-                moved += backend.flush(min(share, allowance - moved)) if allowance > moved else 0
-            allowance -= moved
-            waiting = [backend for backend in waiting if backend.queue] if moved else []
+        self._bucket = min(self._bucket + self.drain * (now - self._filled), self.drain * BUCKET_SECONDS)
+        self._filled = now
+        return int(self._bucket)
+
+    def spend(self, count: int) -> None:
+        """Take bytes out of the bucket."""
+        self._bucket -= count
+
+    def out_of_allowance(self, backend: Backend) -> None:
+        """Try that one again a little later."""
+        if not self.thirsty:
+            self.loop.call_later(DRAIN_TICK, self._refill)
+        self.thirsty.add(backend)
+
+    def _refill(self) -> None:
+        thirsty, self.thirsty = list(self.thirsty), set()
+        random.shuffle(thirsty)
+        for backend in thirsty:
+            backend.flush()
 
     def fault(self, wanted: str, connection: Connection) -> Optional[Dict[str, Any]]:
         """The fault in force for a websocket, from the last look at the directory."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from lab.node.base import Denied, Die, Node, ParamError, complain, may_all
 from lab.node.cluster import Cluster
+from lab.node.tasks import TaskFailed, Tasks
 
 from . import schema
 from .access import Access
@@ -98,12 +99,14 @@ class Call:
 
     def spawn(self, kind: str, identity: str, work: Callable[[], None]) -> str:
         """Start a task and return its UPID."""
-        from lab.node.tasks import Tasks
-
         tasks = Tasks(self.node)
-        if self.synchronous:
+        if not self.synchronous:
+            return tasks.start(kind, identity, self.caller.user, work)
+        try:
             return tasks.run(kind, identity, self.caller.user, work)
-        return tasks.start(kind, identity, self.caller.user, work)
+        except TaskFailed as error:
+            complain(error.text)  # pvesh: the reason on stderr, the task's id as the result (pve-cli 4.3)
+            return error.upid
 
 
 _METHODS: List[Method] = []
@@ -120,13 +123,18 @@ def method(
     """Register a handler."""
 
     def register(handler: Handler) -> Handler:
-        regex = re.compile("/".join("(?P<%s>[^/]+)" % part[1:-1] if part[:1] == "{" else re.escape(part)
-                                    for part in path.strip("/").split("/")))
+        regex = re.compile("/".join(_part(part) for part in path.strip("/").split("/")))
         wanted = [needs] if isinstance(needs, Need) else list(needs)
         _METHODS.append(Method(verb, path, dict(properties or {}), wanted, handler, local, additional, regex))
         return handler
 
     return register
+
+
+def _part(part: str) -> str:
+    if part[:1] != "{":
+        return re.escape(part)
+    return "(?P<%s>%s)" % (part[1:-1], ".+" if part == "{volume}" else "[^/]+")  # volume ids hold a slash
 
 
 class Registry:
