@@ -58,12 +58,12 @@ class ActionModule(ActionBase):
         self, result: Dict[str, Any], source: Mapping[str, Any], task_vars: Dict[str, Any], parent: int
     ) -> Dict[str, Any]:
         """Prints and asks again until the move has ended; ends at once when the play does (ansible-tooling 5)."""
-        started, reached = bool(result.get("changed")), time.monotonic()
+        changed, reached = bool(result.get("changed")), time.monotonic()
         while os.getppid() == parent:
             if "progress" in result:
                 self._show(line(*self._names(task_vars), {**result["progress"], "phase": result.get("phase")}))
             if ended(result):
-                return {**result, "changed": started or bool(result.get("changed"))}
+                return {**result, "changed": changed or bool(result.get("changed"))}
             lease = result["lease"]
             try:
                 result = self._ask({"source": source, "lease": lease}, task_vars)

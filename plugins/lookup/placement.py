@@ -81,8 +81,8 @@ _raw:
       type: dict
     target:
       description:
-        - Its place, with C(cluster), C(node), C(inventory_host), C(target_root), C(vmid), and C(there), which says
-          whether the VM is there already.
+        - Its place, with C(cluster), C(node), C(inventory_host), C(target_root), C(vmid), C(lock), and C(there), which
+          says whether the VM is there already.
       type: dict
     options:
       description: The options C(source) and C(target) of M(crosscluster.migration.migration).

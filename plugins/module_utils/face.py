@@ -74,7 +74,7 @@ def error_result(error: CrossclusterError) -> Dict[str, Any]:
 
 def _sentence(message: str, code: str, remedy: str) -> str:
     text = f"{message} [{code}]" if code else message
-    return f"{text} {remedy}" if remedy else text
+    return f"{text}. {remedy}" if remedy else text
 
 
 def printable(value: Any) -> Any:
@@ -100,9 +100,11 @@ def advance(engine: Any, parameters: Mapping[str, Any], milestone: str, check_mo
     if check_mode:
         return _with_diff(engine.preview(spec, secret))
     result = _joined(engine.advance(spec, secret, milestone))
+    # Whoever finds something left to do changes something, be it that another run had begun it.
+    changed = bool(result["changed"]) or not result["finished"]
     while milestone != "completed" and not result["finished"]:
-        result = {**poll(engine, result["lease"]), "changed": result["changed"]}
-    return result
+        result = poll(engine, result["lease"])
+    return {**result, "changed": changed}
 
 
 def poll(engine: Any, lease: str) -> Dict[str, Any]:
@@ -152,10 +154,11 @@ def _with_diff(preview: Mapping[str, Any]) -> Dict[str, Any]:
     """The preview with the two configurations as Ansible's ``diff``."""
     result = dict(preview)
     before, after = result.pop("source_config", ""), result.pop("target_config", "")
-    result["diff"] = {
-        "before": before,
-        "after": after,
-        "before_header": "configuration on the source",
-        "after_header": "configuration on the target",
-    }
+    if after:
+        result["diff"] = {
+            "before": before,
+            "after": after,
+            "before_header": "configuration on the source",
+            "after_header": "configuration on the target",
+        }
     return result

@@ -77,7 +77,7 @@ transport:
   returned: once chosen
   sample: websocket
 transports_rejected:
-  description: The transports that stood earlier in O(transports), and why each was not used.
+  description: The transports that stood earlier in the list, and why each was not used.
   type: list
   elements: dict
   returned: once chosen

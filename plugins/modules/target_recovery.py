@@ -64,6 +64,11 @@ options:
     description: Whether the QEMU of the source is gone for sure. The target is unlocked only then.
     type: bool
     default: false
+  run_state:
+    description: The state that the owner had left the VM in. Only V(running) is resumed, the others are unlocked.
+    type: str
+    choices: [running, paused, stopped]
+    default: running
 extends_documentation_fragment:
   - crosscluster.migration.attributes
 seealso:
@@ -160,6 +165,7 @@ def arguments():
         "volumes": {"type": "list", "elements": "str", "default": []},
         "commit_intent": {"type": "bool", "default": False},
         "source_fenced": {"type": "bool", "default": False},
+        "run_state": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
     }
 
 

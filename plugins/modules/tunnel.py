@@ -76,7 +76,7 @@ transport:
   returned: once chosen
   sample: websocket
 transports_rejected:
-  description: The transports that stood earlier in O(transports), and why each was not used.
+  description: The transports that stood earlier in the list, and why each was not used.
   type: list
   elements: dict
   returned: once chosen
@@ -122,6 +122,11 @@ progress:
   description: Figures of this moment, see M(crosscluster.migration.migration_info).
   type: dict
   returned: while the migration is not finished
+would_create:
+  description:
+    - What would be made on the target, with C(node), C(vmid), C(volumes), C(nics), and the C(run_state) of the VM.
+  type: dict
+  returned: in check mode, when there is something to do
 diff:
   description: With C(--diff), the configuration of the VM on the source and the one it gets on the target.
   type: dict

@@ -145,6 +145,7 @@ def _target(
             "target_root": away.target_root,
             "vmid": vmid,
             "there": there,
+            "lock": next((found.lock for found in present if found.vmid == vmid), None),
         },
         "options": {"source": {"vmid": vm.vmid, "uuid": uuid}, "target": _options(endpoint, node, wish)},
     }

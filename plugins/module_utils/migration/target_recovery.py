@@ -12,7 +12,8 @@ Rules (safety I1, I4, I6, I12; pve-cli 3):
 * Nothing is done to a VM that does not carry the recorded uuid and lock. Before ``config`` was sent a VM has no uuid;
   then it must be an empty one with the lock ``create`` that was written while the task ran.
 * A VM that runs, or whose task log shows ``resume``, is never removed: its disks may be the newer ones.
-* A VM is resumed only with COMMIT_INTENT, and unlocked only after the source was fenced.
+* A VM is resumed only with COMMIT_INTENT, and unlocked only after the source was fenced. One that its owner had paused
+  or stopped is not resumed.
 * A volume is freed only if it was recorded and nothing refers to it; ``pvesm free`` itself would not ask.
 """
 
@@ -28,7 +29,6 @@ from .recovery_errors import (
     IntentMissing,
     LockChanged,
     RecordInvalid,
-    RecoveryFailed,
     TargetGone,
     TargetMayHaveRun,
     TargetNotLoaded,
@@ -90,6 +90,7 @@ class Recorded:
     volumes: Tuple[str, ...]
     commit_intent: bool
     source_fenced: bool
+    run_state: str = "running"
 
     @property
     def name(self) -> str:
@@ -122,6 +123,7 @@ class Recorded:
             volumes=tuple(dict.fromkeys(str(volume) for volume in raw.get("volumes") or ())),
             commit_intent=bool(raw.get("commit_intent")),
             source_fenced=bool(raw.get("source_fenced")),
+            run_state=str(raw.get("run_state") or "running"),
         )
 
 
@@ -275,7 +277,7 @@ def _plan_running(recorded: Recorded, observed: Observed) -> List[Step]:
     if observed.config.uuid != recorded.uuid:
         raise _reused(recorded, observed.config)
     steps: List[Step] = []
-    if observed.run_state != "running":
+    if recorded.run_state == "running" and observed.run_state != "running":
         _refuse_lock(recorded, observed.config)
         if observed.run_state is None:
             raise TargetGone(
@@ -387,8 +389,6 @@ def recover(recorded: Recorded, node: TargetNode, state: str, *, check_mode: boo
     for step in steps:
         _confirm(recorded, node, step)
         node.carry_out(step, recorded.vmid)
-    if goal is Goal.RUNNING and node.run_state(recorded.vmid) != "running":
-        raise RecoveryFailed(f"{recorded.name} was resumed and does not run", object=recorded.name)
     return result
 
 
@@ -411,5 +411,7 @@ def _diff(recorded: Recorded, seen: Observed, steps: List[Step], goal: Goal) -> 
         after = {"status": "absent", "lock": "", "volumes": sorted(seen.referrers)}
     else:
         unlocked = any(step.action is Action.UNLOCK for step in steps)
-        after = dict(before, status="running", lock="" if unlocked else before["lock"])
+        resumed = any(step.action is Action.RESUME for step in steps)
+        after = dict(before, lock="" if unlocked else before["lock"])
+        after["status"] = "running" if resumed else before["status"]
     return {"before": before, "after": after, "before_header": recorded.name, "after_header": recorded.name}
