@@ -45,6 +45,7 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
         "attempts": facts.attempts,
         "residue": list(facts.residue),
         "proof": dict(facts.proof),
+        "run_state": facts.running.get("run_state"),
         "commit_intent": facts.intents > 0,
         "source_fenced": facts.source_fenced,
         "error": facts.error if facts.phase is not Phase.COMPLETED else None,
