@@ -86,9 +86,15 @@ class Session:
         name = f"{method} {path}"
         deadline = self._clock() + (self._timeout if timeout is None else timeout)
         status, reason, body = self._exchange(self._encode(method, path, params), name, deadline)
-        if 200 <= status < 300:
+        if not 200 <= status < 300:
+            raise _refusal(status, reason, body, name, self.endpoint)
+        try:
             return _data(body, name)
-        raise _refusal(status, reason, body, name, self.endpoint)
+        except AnswerMalformed as error:
+            if method == "GET":
+                raise
+            # A success that cannot be read, a cut answer for instance: something was done.
+            raise _unknown(name, error.message, self.endpoint) from error
 
     def _encode(self, method: str, path: str, params: Mapping[str, Any]) -> bytes:
         form = urlencode([(key, _text(value)) for key, value in params.items() if value is not None])
@@ -125,11 +131,7 @@ class Session:
             stream.write(request)
             return _answer(_Reader(stream, deadline, self._clock))
         except (StreamLost, TimeoutError, http.client.HTTPException, ValueError, OSError) as error:
-            raise ApiOutcomeUnknown(
-                f"{name} was sent, but no whole answer came ({printable(str(error), 100) or type(error).__name__})",
-                object=endpoint.name,
-                remedy="Read the state back before repeating it.",
-            ) from error
+            raise _unknown(name, printable(str(error), 100) or type(error).__name__, endpoint) from error
         finally:
             stream.close_gracefully()
 
@@ -199,6 +201,14 @@ def _data(body: bytes, name: str) -> Any:
     if not isinstance(answer, dict) or "data" not in answer:
         raise AnswerMalformed(f"the answer to {name} has no data", object=name)
     return answer["data"]
+
+
+def _unknown(name: str, why: str, endpoint: Endpoint) -> ApiOutcomeUnknown:
+    return ApiOutcomeUnknown(
+        f"{name} was sent, but no whole answer came ({why})",
+        object=endpoint.name,
+        remedy="Read the state back before repeating it.",
+    )
 
 
 def _refusal(status: int, reason: str, body: bytes, name: str, endpoint: Endpoint) -> ApiError:

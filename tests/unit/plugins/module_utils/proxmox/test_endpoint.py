@@ -10,7 +10,10 @@ import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import fingerprint
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.endpoint import Endpoint
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import EndpointInvalid, FingerprintMismatch
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
+    EndpointInvalid,
+    FingerprintMismatch,
+)
 
 PIN = fingerprint.show(fingerprint.of(b"certificate"))
 
@@ -28,7 +31,9 @@ def test_authorization_percent_encodes_what_the_server_decodes():
     assert endpoint().authorization("a%b").endswith("=a%25b")
 
 
-@pytest.mark.parametrize("secret", ["", "a b", "a\r\nX: y", "ü", "x" * 513], ids=["empty", "space", "crlf", "ü", "long"])
+@pytest.mark.parametrize(
+    "secret", ["", "a b", "a\r\nX: y", "ü", "x" * 513], ids=["empty", "space", "crlf", "ü", "long"]
+)
 def test_authorization_refuses_secret_without_showing_it(secret):
     with pytest.raises(EndpointInvalid) as caught:
         endpoint().authorization(secret)

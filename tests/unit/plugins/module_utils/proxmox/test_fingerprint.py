@@ -41,7 +41,8 @@ def test_show_and_normalise_agree(raw):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "AA:BB", DIGITS[:-1], DIGITS + "0", DIGITS[:-1] + "g", "SHA1:" + DIGITS[:40], "٣" * 64, DIGITS.replace("a", "á")],
+    ["", "AA:BB", DIGITS[:-1], DIGITS + "0", DIGITS[:-1] + "g",
+     "SHA1:" + DIGITS[:40], "٣" * 64, DIGITS.replace("a", "á")],
     ids=["empty", "short", "63", "65", "letter", "sha1", "arabic", "accent"],
 )  # fmt: skip
 def test_normalise_refuses(text):

@@ -6,8 +6,16 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import LockForeign, NodeCommandFailed, VmAbsent
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.node_cli import Completed, NodeCli, run_command
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
+    LockForeign,
+    NodeCommandFailed,
+    VmAbsent,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.node_cli import (
+    Completed,
+    NodeCli,
+    run_command,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.vm_config import VmConfig
 
 
@@ -121,9 +129,7 @@ def test_stop_that_only_requests_fails():
 def test_set_options_reads_back():
     node = FakeNode("cores: 1\nonboot: 1\nagent: 1\n")
     node.cli.set_options(100, {"onboot": "0"}, ["agent", "absent"])
-    assert node.commands == [
-        ["/usr/sbin/qm", "set", "100", "--onboot", "0", "--delete", "agent", "--skiplock"]
-    ]
+    assert node.commands == [["/usr/sbin/qm", "set", "100", "--onboot", "0", "--delete", "agent", "--skiplock"]]
     assert node.vm_config(100).values == {"cores": "1", "onboot": "0"}
 
 

@@ -8,7 +8,11 @@ import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import node_files
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import ConfigInvalid, NodeFileUnreadable, VmAbsent
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
+    ConfigInvalid,
+    NodeFileUnreadable,
+    VmAbsent,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.node_files import NodeFiles
 
 
@@ -20,7 +24,11 @@ def node(tmp_path):
     (tmp_path / "etc/pve/local").symlink_to("nodes/a1")
     (tmp_path / "etc/pve/qemu-server").symlink_to("nodes/a1/qemu-server")
     (tmp_path / "run/qemu-server").mkdir(parents=True)
-    write(tmp_path, "etc/pve/nodes/a1/qemu-server/100.conf", "cores: 1\nlock: migrate\nscsi0: local:100/vm-100-disk-0.raw,size=1G\n")
+    write(
+        tmp_path,
+        "etc/pve/nodes/a1/qemu-server/100.conf",
+        "cores: 1\nlock: migrate\nscsi0: local:100/vm-100-disk-0.raw,size=1G\n",
+    )
     write(tmp_path, "etc/pve/nodes/a2/qemu-server/101.conf", "cores: 1\n")
     return tmp_path
 
@@ -69,7 +77,12 @@ def test_ha_state_in_any_state(node):
 
 def test_absent_files_are_empty_ones(node):
     files = NodeFiles(str(node))
-    assert (files.ha_resources(), files.replication_jobs(100), files.storages(), files.firewall(100)) == ([], [], {}, None)
+    assert (files.ha_resources(), files.replication_jobs(100), files.storages(), files.firewall(100)) == (
+        [],
+        [],
+        {},
+        None,
+    )
 
 
 def test_replication_jobs_of_a_vm(node):
@@ -78,7 +91,10 @@ def test_replication_jobs_of_a_vm(node):
 
 
 def test_storages_of_the_cluster():
-    text = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,images\n\n# x\nlvmthin: fast\n\tvgname pve\n\tnodes a1,a2\n\tdisable\n"
+    text = (
+        "dir: local\n\tpath /var/lib/vz\n\tcontent iso,images\n\n# x\n"
+        "lvmthin: fast\n\tvgname pve\n\tnodes a1,a2\n\tdisable\n"
+    )
     found = node_files.parse_storages(text)
     assert (found["local"].type, found["local"].path, found["local"].nodes, found["local"].disabled) == (
         "dir", "/var/lib/vz", [], False,

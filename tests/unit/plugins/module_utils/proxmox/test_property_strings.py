@@ -46,7 +46,8 @@ def test_properties_refuse(text):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1G", 1 << 30), ("528K", 540672), ("4M", 4 << 20), ("1000", 1000), ("1.5T", 3 << 39), ("0", 0), ("1048577", 1048577)],
+    [("1G", 1 << 30), ("528K", 540672), ("4M", 4 << 20), ("1000", 1000), ("1.5T", 3 << 39), ("0", 0),
+     ("1048577", 1048577)],
 )  # fmt: skip
 def test_size_in_bytes(text, size):
     assert strings.parse_size(text, "scsi0") == size
@@ -65,7 +66,8 @@ def test_size_refuses(text):
 
 @pytest.mark.parametrize(
     ("volid", "storage"),
-    [("local:100/vm-100-disk-0.raw", "local"), ("none", ""), ("cdrom", ""), ("/dev/sda", ""), ("/a:b", ""), ("local:", "")],
+    [("local:100/vm-100-disk-0.raw", "local"), ("none", ""), ("cdrom", ""), ("/dev/sda", ""), ("/a:b", ""),
+     ("local:", "")],
 )  # fmt: skip
 def test_volume_storage(volid, storage):
     assert strings.volume_storage(volid) == storage

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import replies
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import AnswerMalformed, VersionUnsupported
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
+    AnswerMalformed,
+    VersionUnsupported,
+)
 
 VMID = 200
 VOLID = "local:200/vm-200-disk-0.qcow2"
@@ -31,7 +34,8 @@ BAD_URIS = [
     "nbd:[::ffff:8.8.8.8]:60000:exportname=drive-scsi0", "nbd:192.0.2.2:٦٠٠٠٠:exportname=drive-scsi0",
     "nbd:192.0.2.2:0:exportname=drive-scsi0", f"nbd:unix:{NBD}:exportname=drive-scsi1",
     f"nbd:unix:{NBD}:exportname=drive-scsi0\n", f"nbd:unix:{RAM}:exportname=drive-scsi0", f"nbd:unix:{NBD}",
-    "nbd:unix:/run/qemu-server/201_nbd.migrate:exportname=drive-scsi0", f"nbd+unix:///drive-scsi0?socket={NBD}", None, 1,
+    "nbd:unix:/run/qemu-server/201_nbd.migrate:exportname=drive-scsi0",
+    f"nbd+unix:///drive-scsi0?socket={NBD}", None, 1,
 ]  # fmt: skip
 
 
@@ -260,7 +264,9 @@ def test_ticket_does_not_show_in_repr():
 
 
 @pytest.mark.parametrize(
-    "ticket", ["", None, "PVE:x", TICKET + "\n", TICKET + "&socket=/x", TICKET.replace("4EEC61E2", "4eec61e2"), 5], ids=repr
+    "ticket",
+    ["", None, "PVE:x", TICKET + "\n", TICKET + "&socket=/x", TICKET.replace("4EEC61E2", "4eec61e2"), 5],
+    ids=repr,
 )
 def test_ticket_refuses_without_showing_it(ticket):
     with pytest.raises(AnswerMalformed) as caught:
@@ -279,7 +285,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(["volid", "drivestr", "migrate", "drives", "socket", "format", "status", "bwlimit", "ticket", "api"])
+KEYS = st.sampled_from(
+    ["volid", "drivestr", "migrate", "drives", "socket", "format", "status", "bwlimit", "ticket", "api"]
+)
 
 
 @given(st.dictionaries(KEYS | st.text(max_size=5), JSON, max_size=5))

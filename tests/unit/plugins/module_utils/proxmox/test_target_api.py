@@ -7,7 +7,11 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import target_api
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import AnswerMalformed, ApiRefused, VmAbsent
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
+    AnswerMalformed,
+    ApiRefused,
+    VmAbsent,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import TargetApi, VmStatus
 
 UPID = "UPID:b1:0000AAAA:00BBBBBB:4EEC61E2:qmtunnel:200:mig@pve!t1:"
@@ -71,7 +75,8 @@ def test_grant_does_not_show_its_ticket():
 @pytest.mark.parametrize(
     "changes",
     [{"socket": "/run/qemu-server/201.mtunnel"}, {"socket": "/run/qemu-server/200.mtunnel\n"}, {"socket": None},
-     {"ticket": "x"}, {"ticket": None}, {"upid": UPID.replace("200", "201")}, {"upid": UPID.replace("qmtunnel", "qmstart")},
+     {"ticket": "x"}, {"ticket": None}, {"upid": UPID.replace("200", "201")},
+     {"upid": UPID.replace("qmtunnel", "qmstart")},
      {"upid": "UPID:x"}, {"upid": UPID + "/../../x"}],
     ids=str,
 )  # fmt: skip
@@ -103,7 +108,9 @@ def test_task_status(raw, running, exitstatus):
 
 def test_task_log_is_read_page_by_page():
     def page(params):
-        return [{"n": n + 1, "t": f"line {n}"} for n in range(params["start"], min(700, params["start"] + params["limit"]))]
+        return [
+            {"n": n + 1, "t": f"line {n}"} for n in range(params["start"], min(700, params["start"] + params["limit"]))
+        ]
 
     target, session = api({f"GET nodes/b1/tasks/{UPID}/log": page})
     assert target.task_log(UPID) == [f"line {n}" for n in range(700)]
@@ -111,7 +118,7 @@ def test_task_log_is_read_page_by_page():
 
 
 def test_task_log_ends_at_a_target_that_never_does():
-    target, session = api({f"GET nodes/b1/tasks/{UPID}/log": lambda params: [{"n": 1, "t": "x"}] * 500})
+    target, _session = api({f"GET nodes/b1/tasks/{UPID}/log": lambda params: [{"n": 1, "t": "x"}] * 500})
     assert len(target.task_log(UPID)) == 5000
 
 
@@ -121,7 +128,13 @@ def test_delete_task_ends_our_own():
     assert session.calls == [(f"DELETE nodes/b1/tasks/{UPID}", {})]
 
 
-CURRENT = {"status": "running", "qmpstatus": "running", "lock": "migrate", "running-qemu": "11.1.3", "running-machine": "q35"}
+CURRENT = {
+    "status": "running",
+    "qmpstatus": "running",
+    "lock": "migrate",
+    "running-qemu": "11.1.3",
+    "running-machine": "q35",
+}
 
 
 def test_vm_status_is_genuine_when_qmp_answered():

@@ -181,7 +181,8 @@ def test_parse_refuses_or_keeps_every_byte(text):
 def test_drive_parameters_have_bytes_and_numbers():
     drive = parse(FULL).drives()[3]
     assert drive.tunnel_parameters(1 << 30) == {
-        "interface": "scsi", "index": "0", "size": 1 << 30, "cache": "writeback", "discard": "on", "iothread": 1, "ssd": 1,
+        "interface": "scsi", "index": "0", "size": 1 << 30, "cache": "writeback", "discard": "on",
+        "iothread": 1, "ssd": 1,
     }  # fmt: skip
 
 
@@ -204,7 +205,8 @@ def test_drive_image_format(value, image_format):
 @pytest.mark.parametrize(
     ("value", "cdrom", "cloudinit", "empty"),
     [("none,media=cdrom", True, False, True), ("local:iso/x.iso,media=cdrom", True, False, False),
-     ("local:1/vm-1-cloudinit.qcow2,media=cdrom", True, True, False), ("thin:vm-1-cloudinit,media=cdrom", True, True, False),
+     ("local:1/vm-1-cloudinit.qcow2,media=cdrom", True, True, False), 
+     ("thin:vm-1-cloudinit,media=cdrom", True, True, False),
      ("cdrom,media=cdrom", True, False, False), ("local:1/vm-1-disk-0.raw", False, False, False)],
 )  # fmt: skip
 def test_drive_kind(value, cdrom, cloudinit, empty):
