@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
+from unit.fakes.proxy_double import ProxyDouble, make_certificate
+
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import pump
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
     EndReason,
@@ -21,7 +23,6 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.i
     PumpEvent,
     PumpSettings,
 )
-from unit.fakes.proxy_double import ProxyDouble, make_certificate
 
 SECRET = "12345678-90ab-cdef-1234-567890abcdef"
 NBD_GREETING = b"NBDMAGICIHAVEOPT\0\3"
@@ -146,7 +147,7 @@ def test_full_frames_fill_tls_records_exactly(certificate: Any, short: Path) -> 
 
 
 def test_socket_is_private_and_gone_after_the_one_connection(certificate: Any, short: Path) -> None:
-    double, runner, path = start(certificate, short)
+    _double, runner, path = start(certificate, short)
     runner.wait(EventName.LISTENING)
     assert path.stat().st_mode & 0o777 == 0o600
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
