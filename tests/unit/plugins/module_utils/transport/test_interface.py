@@ -34,7 +34,8 @@ def test_secret_is_no_part_of_the_settings():
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"[]", b"{}", b'{"settings": {}, "secret": "1234-secret"}', SETTINGS.to_line(SECRET).replace(b'"ram"', b'"x"'),
+    [b"", b"[]", b"{}", b'{"settings": {}, "secret": "1234-secret"}',
+     SETTINGS.to_line(SECRET).replace(b'"ram"', b'"x"'),
      SETTINGS.to_line(SECRET).replace(b'"rate"', b'"tare"')],
     ids=["nothing", "list", "empty", "no-settings", "kind", "unknown-key"],
 )  # fmt: skip

@@ -20,6 +20,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.i
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.pump_handle import PumpHandle
 
+SECRET = "12345678-90ab"
 SETTINGS = PumpSettings(name="scsi0", kind=Kind.NBD, endpoint={}, path="/x", listen="/run/x/s")
 HEAD = """
 import json, sys
@@ -38,7 +39,7 @@ for line in sys.stdin:
 
 
 def launch(script: str, settings: PumpSettings = SETTINGS, **more: Any) -> PumpHandle:
-    return PumpHandle.launch([sys.executable, "-S", "-c", HEAD + script], settings, "secret", **more)
+    return PumpHandle.launch([sys.executable, "-S", "-c", HEAD + script], settings, SECRET, **more)
 
 
 def soon(seconds: float = 10.0) -> float:
@@ -56,8 +57,8 @@ def test_handle_waits_until_qemu_may_connect():
 
 def test_secret_goes_through_the_pipe_only():
     handle = launch('tell(event="ended", reason="cut", clean=False, detail=settings["secret"])')
-    assert handle.finish(soon()).detail == "secret"
-    assert "secret" not in str(handle.process.args)
+    assert handle.finish(soon()).detail == SECRET
+    assert SECRET not in str(handle.process.args)
 
 
 def test_commands_arrive_in_order_and_figures_come_back():
