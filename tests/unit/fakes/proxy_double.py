@@ -28,12 +28,9 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 def make_certificate(directory: Path) -> Tuple[Path, str]:
     """A self-signed certificate with its key in one file, and its SHA-256 fingerprint in hex."""
     path = directory / "proxy.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-subj", "/CN=target.example", "-days", "2", "-keyout", str(path) + ".key", "-out", str(path) + ".crt"],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    files = ["-subj", "/CN=target.example", "-days", "2", "-keyout", f"{path}.key", "-out", f"{path}.crt"]
+    subprocess.run([*command, *files], check=True, capture_output=True)
     certificate = Path(str(path) + ".crt").read_text()
     path.write_text(Path(str(path) + ".key").read_text() + certificate)
     return path, hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
