@@ -205,7 +205,7 @@ def test_drive_image_format(value, image_format):
 @pytest.mark.parametrize(
     ("value", "cdrom", "cloudinit", "empty"),
     [("none,media=cdrom", True, False, True), ("local:iso/x.iso,media=cdrom", True, False, False),
-     ("local:1/vm-1-cloudinit.qcow2,media=cdrom", True, True, False), 
+     ("local:1/vm-1-cloudinit.qcow2,media=cdrom", True, True, False),
      ("thin:vm-1-cloudinit,media=cdrom", True, True, False),
      ("cdrom,media=cdrom", True, False, False), ("local:1/vm-1-disk-0.raw", False, False, False)],
 )  # fmt: skip
