@@ -8,16 +8,16 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import Iterator
+from typing import Iterator, Optional
 
 from .base import Die, Node, complain
 
-__all__ = ["CONFIG_LOCK_DIRECTORY", "config_lock", "config_lock_path", "file_lock", "migration_lock"]
+__all__ = ["CONFIG_LOCK_DIRECTORY", "config_lock", "config_lock_path", "file_lock", "held_descriptor", "migration_lock"]
 
 CONFIG_LOCK_DIRECTORY = "/var/lock/qemu-server"
 GUEST_LOCK_DIRECTORY = "/var/lock/pve-manager"
 POLL_SECONDS = 0.01
-_HELD: "set[tuple[int, str]]" = set()
+_HELD: "dict[tuple[int, str], int]" = {}
 
 
 def config_lock_path(vmid: int) -> str:
@@ -36,11 +36,16 @@ def file_lock(node: Node, path: str, timeout: float = 10.0, code: int = 255) -> 
     descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         _wait(node, descriptor, path, timeout, code)
-        _HELD.add((os.getpid(), str(real)))
+        _HELD[(os.getpid(), str(real))] = descriptor
         yield
     finally:
-        _HELD.discard((os.getpid(), str(real)))
+        _HELD.pop((os.getpid(), str(real)), None)
         os.close(descriptor)
+
+
+def held_descriptor(node: Node, path: str) -> Optional[int]:
+    """The descriptor of a lock this process holds; a process that inherits it keeps the lock."""
+    return _HELD.get((os.getpid(), str(node.path(path))))
 
 
 def _wait(node: Node, descriptor: int, path: str, timeout: float, code: int) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional
@@ -19,7 +18,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from . import qmp, texts
 from .base import Die, Node, complain
 from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
-from .flock import CONFIG_LOCK_DIRECTORY, config_lock
+from .flock import config_lock, config_lock_path, held_descriptor
 from .properties import drive_keys, parse_drive
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, store
@@ -238,19 +237,17 @@ def _busy_cleanup(node: Node, vmid: int) -> None:
     """After a failed start of a running VM the real clean-up holds the config flock for about 30 s (start-hazards)."""
     if pid(node, vmid) is None:
         return
-    path = node.path(f"{CONFIG_LOCK_DIRECTORY}/lock-{vmid}.conf")
-    # it waits for the flock, which the caller still holds, and is the first to get it
-    wait = node.seconds(BUSY_SECONDS)
-    code = f"import fcntl,time\nf=open({str(path)!r},'a')\nprint(flush=True)\nfcntl.flock(f,2)\ntime.sleep({wait})"
-    holder = subprocess.Popen(
-        [sys.executable, "-I", "-c", code],
+    descriptor = held_descriptor(node, config_lock_path(vmid))
+    if descriptor is None:
+        return
+    subprocess.Popen(  # inherits the lock of the caller, so nobody gets in between
+        ["sleep", str(node.seconds(BUSY_SECONDS))],
         start_new_session=True,
+        pass_fds=[descriptor],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    assert holder.stdout is not None
-    holder.stdout.readline()
 
 
 def _ensure_event_daemon(node: Node) -> None:
