@@ -15,15 +15,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .arguments import broken_rule
 from .errors import CrossclusterError
-from .migration.errors import NotFound
+from .migration.errors import NotFound, TooLate
 from .migration.spec import Spec
+from .migration.states import ABORTABLE
 
 __all__ = ["FaceModule", "abort", "advance", "error_result", "inform", "poll", "printable", "run"]
 
 Body = Callable[[Dict[str, Any]], Dict[str, Any]]
 
 POLL_WAIT = 7.0  # seconds; with the time a connection takes, a line of progress comes at least every 10 s
-LONGEST_WAIT = 60.0  # seconds
+LONGEST_WAIT = 60.0  # seconds; also what the worker allows for one answer
+ROUNDS = 30  # answers to wait for; each comes when the phase changes, or after LONGEST_WAIT
 
 # Options that steer the face itself and are no part of what is to be moved where.
 _FACE_OPTIONS = ("target_api_token_secret", "state", "wait", "lease")
@@ -114,15 +116,39 @@ def poll(engine: Any, lease: str) -> Dict[str, Any]:
 
 
 def abort(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Ends the migration of the VM, or in check mode says whether there is one to end."""
-    vmid, uuid = parameters["source"]["vmid"], parameters["source"].get("uuid")
-    if not check_mode:
-        return dict(engine.abort(vmid=vmid, uuid=uuid))
+    """Ends the migration of the VM, or in check mode says whether there is one to end.
+
+    Raises:
+        CrossclusterError: TOO_LATE, once the migration that could not be ended has come to its own end.
+    """
+    vm = {"vmid": parameters["source"]["vmid"], "uuid": parameters["source"].get("uuid")}
+    if check_mode:
+        return _could_abort(engine, vm)
     try:
-        result = dict(engine.info(vmid=vmid, uuid=uuid, wait=0.0, journal=False))
+        return dict(engine.abort(**vm))
+    except CrossclusterError as error:
+        if error.code == TooLate.code:
+            error.facts["phase"] = _end_of(engine, vm)
+        raise
+
+
+def _could_abort(engine: Any, vm: Mapping[str, Any]) -> Dict[str, Any]:
+    try:
+        result = dict(engine.info(**vm))
     except NotFound:
         return {"changed": False}
-    return {**result, "changed": not result.get("finished", True)}
+    # "finished" is also said of a migration that waits at a milestone.
+    return {**result, "error": None, "changed": result["phase"] in {phase.value for phase in ABORTABLE}}
+
+
+def _end_of(engine: Any, vm: Mapping[str, Any]) -> str:
+    """The phase in which the migration ends, as far as that can be waited for."""
+    result: Mapping[str, Any] = {}
+    for _round in range(ROUNDS):
+        result = engine.info(wait=LONGEST_WAIT, **vm)
+        if result["finished"]:
+            break
+    return str(result.get("phase"))
 
 
 def inform(engine: Any, parameters: Mapping[str, Any]) -> Dict[str, Any]:
