@@ -186,13 +186,13 @@ class Lab:
     def _write_init(self, host: Host, personality: dict, guest: dict, api: bool) -> None:
         names = "".join("%s %s %s\n" % (each.api4.ip, each.name, each.name + ".lab.invalid")
                         for each in self.plan.hosts())
-        venv = CHECKOUT / ".venv"
+        venv = _venv()
         boot = {"kernel": "/opt/lab-guest/" + guest["kernel"], "initrd": "/opt/lab-guest/" + guest["initrd"],
                 "append": guest["append"]} if guest else {}
         settings = {
             "name": host.name, "state": str(host.state), "lower": "/", "api": api,
             "hide": _hidden(), "pve": str(self.directory / "clusters" / host.cluster / "pve"),
-            "tests": str(CHECKOUT / "tests"), "venv": str(venv) if (venv / "bin/python").exists() else "",
+            "tests": str(CHECKOUT / "tests"), "venv": str(venv or ""),
             "guest": str(guest["directory"]) if guest else "", "guest_boot": boot,
             "storages": cluster_files.STORAGES,
             "small": {"path": cluster_files.SMALL_STORAGE[1], "mib": self.slow_mib},
@@ -390,6 +390,19 @@ def _fabric_settings(plan: AddressPlan) -> None:
 def _keygen(path: Path, comment: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], check=True)
+
+
+def _venv() -> Path | None:
+    """The tools' virtual environment, if its Python can be reached from inside a host."""
+    venv = CHECKOUT / ".venv"
+    if not (venv / "bin" / "python").exists():
+        return None
+    python = (venv / "bin" / "python").resolve()
+    for hidden in (*_hidden(), "/root", "/tmp", "/run"):
+        if python.is_relative_to(hidden):
+            raise LabError("the hosts hide %s, where the Python of %s lies: make it with /usr/bin/python3" % (
+                hidden, venv))
+    return venv
 
 
 def _hidden() -> list[str]:

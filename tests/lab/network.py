@@ -71,6 +71,9 @@ class AddressPlan:
             raise ValueError("instance must be 0 to 99, got %r" % (self.instance,))
         if not 1 <= len(self.clusters) <= 20:
             raise ValueError("1 to 20 clusters, got %d" % len(self.clusters))
+        everybody = [node for name in self.clusters for node in self.node_names(name)]
+        if len(everybody) != len(set(everybody)):
+            raise ValueError("nodes of all clusters of a lab have different names: %r" % (everybody,))
         for name, count in self.clusters.items():
             nodes = self.node_names(name)
             if not name.isalpha() or not name.islower() or not nodes or max(map(len, nodes)) > LONGEST_HOST_NAME:

@@ -76,7 +76,9 @@ def run_playbook(lab: Lab, name: str, variables: dict, *options: str, show: bool
     work = lab.directory / "plays"
     work.mkdir(exist_ok=True)
     results = work / ("%d.jsonl" % time.monotonic_ns())
-    argv = playbook_argv(lab, name, variables, *options, collections=collections)
+    # No play outlives the process that wanted it, however that one ends.
+    argv = ["setpriv", "--pdeathsig", "TERM", "--",
+            *playbook_argv(lab, name, variables, *options, collections=collections)]
     started = time.monotonic()
     done = subprocess.run(argv, env=environment(lab, results, lab.directory / "ansible", collections), cwd=work,
                           stdin=subprocess.DEVNULL, stdout=None if show else subprocess.PIPE,
