@@ -19,8 +19,8 @@ __all__ = ["Cluster", "digest_of", "parse_sections"]
 
 KINDS = {"qemu-server": "qemu", "lxc": "lxc"}
 CONFIG_FILE = re.compile(r"([1-9][0-9]{2,8})\.conf")
-NO_QUORUM_FLAG = "/run/lab-faults/no-quorum"
-"""A file that takes quorum away from this node; ../no-quorum in the shared /etc/pve takes it from every node."""
+NO_QUORUM_FLAG = "/run/lab-faults/no_quorum.json"
+"""A file that takes quorum away from this node; `.lab-no-quorum` in the shared /etc/pve takes it from every node."""
 
 
 def digest_of(text: str) -> str:

@@ -37,6 +37,7 @@ class Extras:
     forcemachine: Optional[str] = None
     forcecpu: Optional[str] = None
     host_mtu: Mapping[str, int] = field(default_factory=dict)
+    iothreads: bool = True
 
 
 def machine_type(text: Optional[str]) -> str:
@@ -249,6 +250,8 @@ class _Builder:
         return ",rotation_rate=1" if drive.get("ssd") == "1" else ""
 
     def _iothread(self, name: str) -> str:
+        if not self.extras.iothreads:
+            return ""
         if f"iothread,id={name}" not in self.out:
             self.add("-object", f"iothread,id={name}")
         return f",iothread={name}"

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from .base import Die, Node
+from .base import Die, Node, complain
 from .cluster import Cluster
+from .flock import config_lock
 
-__all__ = ["RECOVERED_LOCKS", "Resources"]
+__all__ = ["RECOVERED_LOCKS", "Resources", "recover"]
 
 FILE = "/etc/pve/ha/resources.cfg"
 RECOVERED_LOCKS = (
@@ -75,3 +76,25 @@ class Resources:
         if sections.pop(sid.partition(":")[2], None) is None:
             raise Die(f"cannot delete service '{sid}', not HA managed!")
         self.cluster.write_sections(FILE, sections)
+
+
+def recover(node: Node, vmid: int) -> bool:
+    """What recovery after fencing does to a VM that came to this node: remove a leftover lock, start it (pve-cli 7).
+
+    False when a lock stays in the way; the service then ends in state error.
+    """
+    from . import vm
+    from .vmconfig import load, store
+
+    with config_lock(node, vmid):
+        config = load(node, vmid)
+        word = config.lock
+        if word is not None and word not in RECOVERED_LOCKS:
+            complain(f"service 'vm:{vmid}' locked ({word}), unable to start!")
+            return False
+        if word is not None:
+            del config.values["lock"]
+            store(node, vmid, config)
+            complain(f"removed leftover lock '{word}' from recovered service 'vm:{vmid}' to allow its start.")
+    vm.start(node, vmid)
+    return True

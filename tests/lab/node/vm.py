@@ -17,9 +17,11 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from . import qmp, texts
 from .base import Die, Node, complain
+from .cluster import Cluster
 from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
 from .flock import config_lock, config_lock_path, held_descriptor
 from .properties import drive_keys, parse_drive
+from .schema import is_cloudinit
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, store
 
@@ -162,14 +164,18 @@ def start_now(
     if incoming is None and pid(node, vmid) is not None:
         raise Die(f"VM {vmid} already running")
     if incoming is None:
+        Cluster(node).check_quorum()
         config = _apply_pending(node, vmid, config)
+        _make_cloudinit(node, vmid, config.values)
     if extras.forcemachine:
         check_machine(node, extras.forcemachine)
     uri = None
     if incoming is not None:
         node.path(migrate_socket(vmid)).unlink(missing_ok=True)
         uri = f"unix:{node.path(migrate_socket(vmid))}"
-        extras = Extras(uri, extras.forcemachine, extras.forcecpu, incoming.host_mtu)
+        # before QEMU 9.0 the end of an NBD client whose disk lives in an iothread aborts the whole process
+        iothreads = not incoming.nbd or int(qemu_version().split(".")[0]) >= 9
+        extras = Extras(uri, extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads)
     _check_bridges(config.values)
     argv = [PROGRAM, *build(node, vmid, config.values, extras)]
     _check_volumes(node, config.values)
@@ -184,6 +190,18 @@ def _apply_pending(node: Node, vmid: int, config: VmConfig) -> VmConfig:
         config.pending, config.pending_delete = {}, []
         store(node, vmid, config)
     return config
+
+
+def _make_cloudinit(node: Node, vmid: int, values: Mapping[str, str]) -> None:
+    """The real start writes the image anew; here it is only allocated when missing, its content is not made."""
+    storages = Storages(node)
+    for key in drive_keys(values):
+        drive = parse_drive(values[key])
+        if is_cloudinit(drive):
+            os.write(1, b"generating cloud-init ISO\n")
+            if not storages.exists(drive["file"]):
+                sid, name = drive["file"].split(":", 1)
+                storages.alloc(sid, vmid, None, name.split("/")[-1], 4096)
 
 
 def _check_bridges(values: Mapping[str, str]) -> None:
