@@ -29,7 +29,7 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun", "loop-
 SERVICE_PAUSE = 1.0  # seconds before a service that ended is started again
 MACHINERY = "/opt/lab"
 PYTHON = "/opt/lab-venv/bin/python"
-COMMANDS = ("qm", "pvesm", "pvesh")
+COMMANDS = ("qm", "pvesm", "pvesh", "ha-manager")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
                "LANG": "C.UTF-8"}
 
@@ -226,7 +226,7 @@ def write_files(settings: dict) -> None:
     python = PYTHON if settings["venv"] else "/usr/bin/python3"
     for name in COMMANDS:
         write("/usr/sbin/" + name, WRAPPER.format(python=python, machinery=MACHINERY, name=name,
-                                                  module="lab.commands." + name), 0o755)
+                                                  module="lab.commands." + name.replace("-", "_")), 0o755)
     write("/usr/lib/lab-api", WRAPPER.format(python=python, machinery=MACHINERY, name="lab-api",
                                              module="lab.api.server"), 0o755)
     write("/run/lab-guest.json", json.dumps(settings["guest_boot"]) + "\n")
