@@ -147,7 +147,8 @@ def test_room_touches_the_world_only_at_its_edges(path):
 
 @pytest.mark.parametrize("path", room_files(), ids=identity)
 def test_no_phase_is_assigned_outside_the_state_table(path):
-    lines = [] if path.name == "states.py" else list(phase_assignments(path))
+    # history.py takes in what the table's executor has put into the journal; it decides nothing.
+    lines = [] if path.name in {"states.py", "history.py"} else list(phase_assignments(path))
     assert lines == []
 
 

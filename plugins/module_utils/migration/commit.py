@@ -13,7 +13,7 @@ import logging
 from typing import Any, Dict, Optional
 
 from ..errors import CrossclusterError, Side
-from ..proxmox.errors import VmAbsent
+from ..proxmox.errors import CommandRefused, VmAbsent
 from ..proxmox.target_api import VmStatus
 from .context import Context
 from .errors import Held, MigrationLost
@@ -46,7 +46,12 @@ def commit(context: Context) -> Outcome:
     tunnel = context.require_tunnel()
     context.resume_sent = True
     context.resumed_at = clock.monotonic()
-    tunnel.resume()
+    try:
+        tunnel.resume()
+    except CommandRefused as error:
+        # mtunnel-protocol 5.3: the process was gone before anything could be run in it.
+        context.resume_refused = error.text.rstrip().endswith(f"VM {context.target_vmid} not running")
+        raise
     context.measure_pause()
     return _observe_running(context)
 
@@ -95,9 +100,20 @@ def read_back(context: Context) -> Outcome:
             return Outcome.TARGET_RUNS
     if context.tunnel is not None and not context.tunnel.poisoned and not context.resume_sent:
         return _still_loaded(context)
+    if context.resume_refused:
+        return _refused(context)
     if not _task_ended(context):
         raise _held(context, "the target's tunnel task still runs; its end is waited for")
     return _after_the_task(context)
+
+
+def _refused(context: Context) -> Outcome:
+    """The target answered that there was no QEMU to resume: if there still is none, the guest never ran there."""
+    status = _status(context)
+    if status is None or status.status == "stopped":
+        context.prove(resume="refused: VM not running", target=status.qmpstatus if status else "absent")
+        return Outcome.NEVER_RAN
+    raise _held(context, f"the target refused to resume but is {status.qmpstatus}")
 
 
 def _status(context: Context) -> Optional[VmStatus]:

@@ -58,6 +58,7 @@ class Context:
         self.waiting_since: Optional[float] = None
         self.stuck_since: Optional[float] = None  # since when a step is tried again and again in its phase
         self.resume_sent = False
+        self.resume_refused = False  # answered: the target QEMU was gone, so nothing was run by it
         self.downtime_ms: Optional[int] = None
         self.pause_ms: Optional[int] = None
         self._flow = 0

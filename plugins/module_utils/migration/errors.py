@@ -29,7 +29,6 @@
     ├── JournalUnwritable    JOURNAL_UNWRITABLE
     ├── WorkerUnreachable    WORKER_UNREACHABLE
     ├── WorkerTooOld         WORKER_TOO_OLD
-    ├── CommandFailed        NODE_COMMAND_FAILED a program of the node failed
     └── NotFound             MIGRATION_UNKNOWN   no migration of that id or VM on this node
 """
 
@@ -41,7 +40,6 @@ from ..errors import CrossclusterError, Side
 
 __all__ = [
     "Aborted",
-    "CommandFailed",
     "DeadlinePassed",
     "GuestOff",
     "Held",
@@ -225,12 +223,6 @@ class WorkerTooOld(MigrationError):
     """The worker speaks a protocol this collection does not."""
 
     code = "WORKER_TOO_OLD"
-
-
-class CommandFailed(MigrationError):
-    """A program of the node ended with an error."""
-
-    code = "NODE_COMMAND_FAILED"
 
 
 class NotFound(MigrationError):

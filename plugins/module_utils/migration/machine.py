@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from ..errors import CrossclusterError, Side
 from .context import Context
 from .errors import Aborted, JournalUnwritable, MigrationError
-from .states import ABORTABLE, Outcome, Phase, reached, rule
+from .states import ABORTABLE, WRITTEN_FIRST, Outcome, Phase, rule
 
 __all__ = ["RETRY_PAUSES", "Machine", "Step"]
 
@@ -80,7 +80,7 @@ class Machine:
         try:
             context.note(following.record, **entry)
         except JournalUnwritable as unwritable:
-            if _must_be_written(following.then) and outcome is not Outcome.FAILED:
+            if following.then in WRITTEN_FIRST and outcome is not Outcome.FAILED:
                 self._follow(Outcome.FAILED, unwritable.to_dict())
                 return
             # Backwards and behind the commit the journal is behind, never ahead: a restart repeats the step.
@@ -100,11 +100,6 @@ class Machine:
         pause = RETRY_PAUSES[min(self._tries, len(RETRY_PAUSES) - 1)]
         self._tries += 1
         context.rest(pause)
-
-
-def _must_be_written(phase: Phase) -> bool:
-    """A phase on the way forward, COMMITTING included, is entered only with its record (safety I2)."""
-    return reached(Phase.COMMITTING, phase)
 
 
 def _defect(phase: Phase, error: Exception) -> MigrationError:

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import Side
 from ..proxmox.endpoint import Endpoint
+from ..proxmox.errors import NodeCommandFailed
 from ..proxmox.node_cli import NodeCli
 from ..proxmox.node_files import NodeFiles
 from ..proxmox.session import Session
@@ -23,7 +24,7 @@ from ..qemu.monitor import Monitor
 from ..transport import websocket
 from ..transport.interface import Kind, StreamPlan
 from ..transport.pump_handle import PumpHandle
-from .errors import CommandFailed, Refused
+from .errors import Refused
 from .spec import Spec
 from .world import Export, World
 
@@ -184,7 +185,7 @@ class SourceNode:
         try:
             return ExportProcess(argv)
         except OSError as error:
-            raise CommandFailed(
+            raise NodeCommandFailed(
                 f"{argv[0]} cannot be started: {error.strerror}", side=Side.SOURCE, object=volid
             ) from error
 

@@ -30,6 +30,7 @@ __all__ = [
     "NEXT",
     "OUTCOMES",
     "RULES",
+    "WRITTEN_FIRST",
     "Outcome",
     "Phase",
     "Rule",
@@ -188,6 +189,9 @@ _ORDER: Dict[Phase, int] = {
         )
     )
 }
+
+# A phase on the way forward, COMMITTING included, is entered only once the journal has it (safety I2).
+WRITTEN_FIRST: FrozenSet[Phase] = frozenset(phase for phase in _ORDER if _ORDER[phase] <= _ORDER[Phase.COMMITTING])
 
 
 def rule(phase: Phase, outcome: Outcome) -> Rule:
