@@ -143,6 +143,11 @@ class Engine:
         if self.migrating and not self.slow_ram:
             self._until(lambda: self.status() in ("completed", "failed", "cancelled"), 120.0, "RAM migration")
 
+    def problem(self) -> str:
+        """Why the RAM migration failed; empty when it did not."""
+        found = self._monitor.query("query-migrate")
+        return str(found.get("error-desc", "no reason given")) if found.get("status") == "failed" else ""
+
     def end_mirrors(self) -> None:
         for name in list(self.jobs):
             if self._job(name).get("status") not in ("concluded", None):

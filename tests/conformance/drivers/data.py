@@ -78,6 +78,8 @@ def after_handshake(session: Session, event: Event) -> None:
         engine.mirror(drive)
     elif engine is not None:
         engine.settle()
+        if engine.problem():
+            session.fail(event, f"the RAM migration failed: {engine.problem()}")
 
 
 def carried(session: Session, event: Event) -> Optional[Carried]:
@@ -149,7 +151,8 @@ def _feed(session: Session, socket: WebSocket, kind: str, payload: int, virtual:
     if kind == "qcow2":
         image = session.world.image("qcow2", virtual)
         size = image.stat().st_size
-        socket.send(_frame(struct.pack("<Q", size)))
+        # the header holds the virtual size, also where the stream is an image file of another length
+        socket.send(_frame(struct.pack("<Q", virtual)))
         with image.open("rb") as stream:
             while piece := stream.read(131072):
                 socket.send(_frame(piece))
