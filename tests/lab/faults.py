@@ -14,8 +14,8 @@ Faults of the tunnel worker (``command`` = name of the control command, default 
 reply_delay        ``command``, ``seconds``: the command is executed at once, its reply is held back that long
 command_delay      ``command``, ``seconds``: logged as received, executed (lock and all) only after that time
 reply_drop         ``command``: executed, never answered; the connection stays
-reply_replace      ``command``, ``merge`` (object merged into the reply, nested objects too) or ``raw`` (text sent instead
-                   of the reply line, e.g. malformed JSON): wrong addr, uri, extra keys, garbage
+reply_replace      ``command``, ``merge`` (object merged into the reply, nested objects too) or ``raw`` (text sent
+                   instead of the reply line, e.g. malformed JSON): wrong addr, uri, extra keys, garbage
 control_cut        ``command``, ``when``: ``before`` (not logged, not executed: as if it had never come) or ``after``
                    (executed, reply lost: the task ends as ``unexpected status``), ``lock`` (only in this lock state:
                    create, migrate or "none")
@@ -64,7 +64,7 @@ def _directory(root: str) -> str:
     return root.rstrip("/") + DIRECTORY if root else os.environ.get("LAB_FAULTS", DIRECTORY)
 
 
-def set(root: str, fault: str, name: str = "", **values: Any) -> str:  # noqa: A001 - reads well as faults.set(...)
+def set(root: str, fault: str, name: str = "", **values: Any) -> str:
     """Switch a fault on in the host whose files lie below ``root``; returns the name of its file."""
     directory = _directory(root)
     os.makedirs(directory, exist_ok=True)
@@ -153,7 +153,7 @@ def _use_up(path: str) -> bool:
 
 
 def hold_flock(vmid: int, seconds: float, ready: "Optional[int]" = None) -> None:
-    """Hold the config flock of a VM, as a slow command of Proxmox would; ``ready`` = descriptor written to once held."""
+    """Hold the config flock of a VM, as a slow command would; ``ready`` = descriptor written to once held."""
     path = "/var/lock/qemu-server/lock-%d.conf" % vmid
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "a", encoding="utf-8") as stream:

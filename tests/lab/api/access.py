@@ -12,18 +12,54 @@ from lab.node.base import Node
 
 __all__ = ["Access", "PRIVILEGES", "ROLES", "UserConfig"]
 
-_VM = (
-    "VM.Allocate VM.Audit VM.Backup VM.Clone VM.Config.CDROM VM.Config.CPU VM.Config.Cloudinit VM.Config.Disk "
-    "VM.Config.HWType VM.Config.Memory VM.Config.Network VM.Config.Options VM.Console VM.GuestAgent.Audit "
-    "VM.GuestAgent.FileRead VM.GuestAgent.FileSystemMgmt VM.GuestAgent.FileWrite VM.GuestAgent.Unrestricted "
-    "VM.Migrate VM.PowerMgmt VM.Replicate VM.Snapshot VM.Snapshot.Rollback"
-).split()
-_ROOT = "Sys.AccessNetwork Sys.Incoming Sys.Modify Sys.PowerMgmt".split()
-_REST = (
-    "Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit Group.Allocate Mapping.Audit "
-    "Mapping.Modify Mapping.Use Permissions.Modify Pool.Allocate Pool.Audit Realm.Allocate Realm.AllocateUser "
-    "SDN.Allocate SDN.Audit SDN.Use Sys.Audit Sys.Console Sys.Syslog User.Modify"
-).split()
+_VM = [
+    "VM.Allocate",
+    "VM.Audit",
+    "VM.Backup",
+    "VM.Clone",
+    "VM.Config.CDROM",
+    "VM.Config.CPU",
+    "VM.Config.Cloudinit",
+    "VM.Config.Disk",
+    "VM.Config.HWType",
+    "VM.Config.Memory",
+    "VM.Config.Network",
+    "VM.Config.Options",
+    "VM.Console",
+    "VM.GuestAgent.Audit",
+    "VM.GuestAgent.FileRead",
+    "VM.GuestAgent.FileSystemMgmt",
+    "VM.GuestAgent.FileWrite",
+    "VM.GuestAgent.Unrestricted",
+    "VM.Migrate",
+    "VM.PowerMgmt",
+    "VM.Replicate",
+    "VM.Snapshot",
+    "VM.Snapshot.Rollback",
+]
+_ROOT = ["Sys.AccessNetwork", "Sys.Incoming", "Sys.Modify", "Sys.PowerMgmt"]
+_REST = [
+    "Datastore.Allocate",
+    "Datastore.AllocateSpace",
+    "Datastore.AllocateTemplate",
+    "Datastore.Audit",
+    "Group.Allocate",
+    "Mapping.Audit",
+    "Mapping.Modify",
+    "Mapping.Use",
+    "Permissions.Modify",
+    "Pool.Allocate",
+    "Pool.Audit",
+    "Realm.Allocate",
+    "Realm.AllocateUser",
+    "SDN.Allocate",
+    "SDN.Audit",
+    "SDN.Use",
+    "Sys.Audit",
+    "Sys.Console",
+    "Sys.Syslog",
+    "User.Modify",
+]
 PRIVILEGES: FrozenSet[str] = frozenset(_VM + _ROOT + _REST)
 
 
@@ -31,7 +67,7 @@ def _like(pattern: str) -> FrozenSet[str]:
     return frozenset(name for name in PRIVILEGES if re.fullmatch(pattern, name))
 
 
-_ADMIN_ONLY = frozenset(_ROOT + ["Permissions.Modify", "Realm.Allocate"])
+_ADMIN_ONLY = frozenset([*_ROOT, "Permissions.Modify", "Realm.Allocate"])
 ROLES: Mapping[str, FrozenSet[str]] = {
     "Administrator": PRIVILEGES,
     "NoAccess": frozenset(),
@@ -94,18 +130,18 @@ class UserConfig:
         self.groups[fields[0]] = _words(fields[1] if len(fields) > 1 else "")
 
     def _read_token(self, fields: List[str]) -> None:
-        expire, privsep, comment = (fields[1:] + ["", "", ""])[:3]
+        expire, privsep, comment = [*fields[1:], "", "", ""][:3]
         self.tokens[fields[0]] = Token(int(expire or 0), privsep == "1", comment)
 
     def _read_role(self, fields: List[str]) -> None:
         self.roles[fields[0]] = frozenset(_words(fields[1] if len(fields) > 1 else ""))
 
     def _read_pool(self, fields: List[str]) -> None:
-        _, vms, storages = (fields[1:] + ["", "", ""])[:3]
+        _, vms, storages = [*fields[1:], "", "", ""][:3]
         self.pools[fields[0]] = {"vms": _words(vms), "storages": _words(storages)}
 
     def _read_acl(self, fields: List[str]) -> None:
-        propagate, path, who, roles = (fields + ["", "", "", ""])[:4]
+        propagate, path, who, roles = [*fields, "", "", "", ""][:4]
         entries = self.acl.setdefault(path, {})
         for name in _words(who):
             entries.setdefault(name, {}).update({role: propagate == "1" for role in _words(roles)})

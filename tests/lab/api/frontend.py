@@ -238,8 +238,10 @@ class Connection(asyncio.Protocol):
 
     def _redirect(self, data: bytes) -> None:
         """Plain HTTP on the TLS port."""
-        host = next((line[5:].strip() for line in data.decode("latin-1").split("\r\n")
-                     if line.lower().startswith("host:")), "localhost")
+        host = next(
+            (line[5:].strip() for line in data.decode("latin-1").split("\r\n") if line.lower().startswith("host:")),
+            "localhost",
+        )
         words = data.decode("latin-1").split(" ")
         path = words[1] if len(words) > 1 else "/"
         answer = Answer(301, "Moved Permanently", b"", None, {"Location": "https://%s%s" % (host, path)})
@@ -369,8 +371,15 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request, key: str, path: str) -> None:
         self.kind = stream_kind(path)
-        self.facts = {"socket": path, "kind": self.kind, "from_client": 0, "to_client": 0, "pings": 0,
-                      "vmid": int(request.path.split("/")[-2]), "since": time.time()}
+        self.facts = {
+            "socket": path,
+            "kind": self.kind,
+            "from_client": 0,
+            "to_client": 0,
+            "pings": 0,
+            "vmid": int(request.path.split("/")[-2]),
+            "since": time.time(),
+        }
         headers = {"Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Accept": accept_key(key)}
         protocol = request.headers.get("sec-websocket-protocol")
         if protocol:
@@ -426,9 +435,9 @@ class Connection(asyncio.Protocol):
 
     def _cut_if_wanted(self) -> None:
         fault = self.worker.fault("cut", self)
-        if fault and self.facts["from_client"] >= int(fault.get("after_bytes", 0)):
-            if faults.take("cut", kind=self.kind, vmid=self.facts["vmid"]):
-                self.reset()
+        due = fault is not None and self.facts["from_client"] >= int(fault.get("after_bytes", 0))
+        if due and faults.take("cut", kind=self.kind, vmid=self.facts["vmid"]):
+            self.reset()
 
     def reset(self) -> None:
         """Cut the TCP connection by RST."""
@@ -520,8 +529,13 @@ class Worker:
 
     async def ask(self, request: Request) -> Optional[Answer]:
         """The daemon's answer; None when it died over the request."""
-        message = {"method": request.method, "path": request.path, "query": request.query,
-                   "headers": request.headers, "body": base64.b64encode(request.body).decode()}
+        message = {
+            "method": request.method,
+            "path": request.path,
+            "query": request.query,
+            "headers": request.headers,
+            "body": base64.b64encode(request.body).decode(),
+        }
         try:
             reader, writer = await asyncio.open_unix_connection(str(self.node.path(SOCKET)))
             writer.write(pack(message))

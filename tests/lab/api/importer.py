@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The importer of disk-import: a `pvesm import` process on a UNIX socket and its output, line by line (mtunnel-protocol 7.3).
+"""The importer of disk-import: a `pvesm import` process on a UNIX socket, its output line by line.
+
+mtunnel-protocol 7.3.
 
 A stream cut short is a success for it; only the sender can know. It outlives the tunnel until its data connection ends.
 """
@@ -66,18 +68,33 @@ class Importer:
         image_format = parameters["format"]
         if image_format not in storage.formats:
             raise Die("unsupported format '%s' for storage '%s'" % (image_format, storage.sid))
-        form = transfer_format(storage, image_format, parameters["export_formats"], bool(parameters.get("with_snapshots")))
+        form = transfer_format(
+            storage, image_format, parameters["export_formats"], bool(parameters.get("with_snapshots"))
+        )
         name = storages.volume_name(storage, vmid, parameters["volname"], image_format)
         socket = "/run/qemu-server/%d.storage" % vmid
         node.path(socket).unlink(missing_ok=True)
-        argv = [*command(node), "import", "%s:%s" % (storage.sid, name), form, "unix://" + socket,
-                "-with-snapshots", str(int(bool(parameters.get("with_snapshots"))))]
+        argv = [
+            *command(node),
+            "import",
+            "%s:%s" % (storage.sid, name),
+            form,
+            "unix://" + socket,
+            "-with-snapshots",
+            str(int(bool(parameters.get("with_snapshots")))),
+        ]
         if parameters.get("snapshot"):
             argv += ["-snapshot", str(parameters["snapshot"])]
         if parameters.get("allow_rename"):
             argv += ["-allow-rename", "1"]
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   env=environment(node), restore_signals=True)
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(node),
+            restore_signals=True,
+        )
         importer = cls(process, socket, form)
         importer._await_ready()
         return importer

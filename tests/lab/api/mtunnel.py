@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tunnel worker: task qmtunnel, one control connection, the line protocol (mtunnel-protocol 3.1 and 4).
 
-It is a forked task, so that all its ends are real: its log is the task's log, a reply that cannot be written kills it by
-SIGPIPE (`unexpected status`), a deleted task interrupts it. Whatever ends it, nothing on the node is ever freed.
+It is a forked task, so that all its ends are real: its log is the task's log, a reply that cannot be written kills it
+by SIGPIPE (`unexpected status`), a deleted task interrupts it. Whatever ends it, nothing on the node is ever freed.
 """
 
 from __future__ import annotations

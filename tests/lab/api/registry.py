@@ -167,8 +167,9 @@ class Registry:
             return None
         if name in Cluster(self.node).nodes():
             return name
-        raise Die("hostname lookup '%s' failed - failed to get address info for: %s: Name or service not known"
-                  % (name, name))
+        raise Die(
+            "hostname lookup '%s' failed - failed to get address info for: %s: Name or service not known" % (name, name)
+        )
 
     def run(
         self,
@@ -201,8 +202,11 @@ class Registry:
 def error_answer(error: Exception) -> Tuple[int, str, Dict[str, Any]]:
     """Status, reason and body of a failed call; the reason repeats the message (mtunnel-protocol 9.1)."""
     if isinstance(error, ParamError):
-        return 400, "Parameter verification failed.", {
-            "data": None, "errors": dict(error.errors), "message": "Parameter verification failed.\n"}
+        return (
+            400,
+            "Parameter verification failed.",
+            {"data": None, "errors": dict(error.errors), "message": "Parameter verification failed.\n"},
+        )
     if isinstance(error, Denied):
         return 403, error.reason, {"data": None, "message": error.reason + "\n"}
     if isinstance(error, NotImplementedHere):

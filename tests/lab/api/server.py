@@ -42,9 +42,29 @@ def certificate(node: Node) -> "tuple[str, str]":
         base.mkdir(parents=True, exist_ok=True)
         names = "subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1" % node.name
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "730",
-             "-subj", "/OU=PVE Cluster Node/O=Proxmox Virtual Environment/CN=%s" % node.name, "-addext", names,
-             "-keyout", str(key), "-out", str(cert)], check=True, stderr=subprocess.DEVNULL)
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "730",
+                "-subj",
+                "/OU=PVE Cluster Node/O=Proxmox Virtual Environment/CN=%s" % node.name,
+                "-addext",
+                names,
+                "-keyout",
+                str(key),
+                "-out",
+                str(cert),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
     return str(cert), str(key)
 
 

@@ -3,7 +3,8 @@
 """The status daemon of a node: tells the cluster every few seconds what runs here, polling each VM's monitor for it.
 
 It is the poller that must never time out because of somebody else: /run/lab-api/statd.json counts its polls and its
-time-outs (3 s, as the real one). What it tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no more.
+time-outs (3 s, as the real one). What it tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no
+more than that.
 """
 
 from __future__ import annotations
@@ -39,8 +40,16 @@ def node_figures() -> Dict[str, Any]:
     with open("/proc/uptime", encoding="ascii") as stream:
         uptime = int(float(stream.read().split()[0]))
     cpus = os.cpu_count() or 1
-    return {"uptime": uptime, "cpu": min(1.0, os.getloadavg()[0] / cpus), "maxcpu": cpus, "mem": total - free,
-            "maxmem": total, "level": "", "disk": 0, "maxdisk": 0}
+    return {
+        "uptime": uptime,
+        "cpu": min(1.0, os.getloadavg()[0] / cpus),
+        "maxcpu": cpus,
+        "mem": total - free,
+        "maxmem": total,
+        "level": "",
+        "disk": 0,
+        "maxdisk": 0,
+    }
 
 
 class Reporter:

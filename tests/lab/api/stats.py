@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Deque, Dict, List, Optional
 from collections import deque
+from typing import Any, Deque, Dict, List, Optional
 
 from lab.node.base import Node
 
@@ -37,8 +37,16 @@ class StatsFile:
         """Write the file unless it would say the same again."""
         total = sum(connection["queued"] for connection in connections)
         self._peak = max(self._peak, total)
-        text = json.dumps({"pid": os.getpid(), "drain": drain, "queued": total, "peak": self._peak,
-                           "open": connections, "ended": list(self._ended)})
+        text = json.dumps(
+            {
+                "pid": os.getpid(),
+                "drain": drain,
+                "queued": total,
+                "peak": self._peak,
+                "open": connections,
+                "ended": list(self._ended),
+            }
+        )
         if text == self._last:
             return
         self._last = text
@@ -61,5 +69,9 @@ def read(root: str) -> List[Dict[str, Any]]:
 
 def queued(root: str, vmid: Optional[int] = None) -> int:
     """Bytes now waiting in the front end, of one VM's websockets or of all."""
-    return sum(connection["queued"] for worker in read(root) for connection in worker["open"]
-               if vmid in (None, connection["vmid"]))
+    return sum(
+        connection["queued"]
+        for worker in read(root)
+        for connection in worker["open"]
+        if vmid in (None, connection["vmid"])
+    )

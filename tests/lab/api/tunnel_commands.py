@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
-from lab.node import update, vm, vmconfig
+from lab.node import qmp, update, vm, vmconfig
 from lab.node.base import Denied, Die, Node
 from lab.node.command_line import Extras
 from lab.node.properties import format_drive, format_size
@@ -118,8 +118,10 @@ def disk(session: Session, parameters: Parameters) -> Result:
     volid = session.storages.alloc_bytes(sid, session.vmid, form, None, size)
     if both:
         # before 9.2.2 the keys were not dropped: the volume is made, its drive string cannot be
-        raise Die("format error at /usr/share/perl5/PVE/JSONSchema.pm line 1.\n"
-                  "volume: cannot set both 'volume' and its alias target 'file'")
+        raise Die(
+            "format error at /usr/share/perl5/PVE/JSONSchema.pm line 1.\n"
+            "volume: cannot set both 'volume' and its alias target 'file'"
+        )
     drive["file"], drive["format"] = volid, form
     if "size" in drive:
         drive["size"] = format_size(size)
@@ -140,9 +142,14 @@ def _leading_number(value: Any) -> int:
 
 def disk_import_schema(personality: Personality) -> Properties:
     return {
-        "volname": string(), "format": enum("raw", "qcow2", "subvol", "vmdk"), "storage": string(format="storage"),
-        "export_formats": string(), "snapshot": string(optional=True), "with_snapshots": boolean(optional=True),
-        "migration_snapshot": boolean(optional=True), "allow_rename": boolean(optional=True),
+        "volname": string(),
+        "format": enum("raw", "qcow2", "subvol", "vmdk"),
+        "storage": string(format="storage"),
+        "export_formats": string(),
+        "snapshot": string(optional=True),
+        "with_snapshots": boolean(optional=True),
+        "migration_snapshot": boolean(optional=True),
+        "allow_rename": boolean(optional=True),
     }
 
 
@@ -204,14 +211,20 @@ def start_schema(personality: Personality) -> Optional[Properties]:
         return {"start_params": obj({}, True), "migrate_opts": obj({}, True)}
     insecure = generation.insecure_remote
     params = {
-        "statefile": enum("unix", *(("tcp",) if insecure else ())), "forcemachine": string(optional=True, format="machine"),
-        "forcecpu": string(optional=True), "skiplock": boolean(optional=True), "nets-host-mtu": string(optional=True),
+        "statefile": enum("unix", *(("tcp",) if insecure else ())),
+        "forcemachine": string(optional=True, format="machine"),
+        "forcecpu": string(optional=True),
+        "skiplock": boolean(optional=True),
+        "nets-host-mtu": string(optional=True),
     }
     options = {
         "type": enum("websocket", *(("insecure",) if insecure else ())),
-        "migratedfrom": string(format="node"), "remote_node": string(format="node"),
-        "nbd_proto_version": integer(optional=True, minimum=1), "spice_ticket": string(optional=True, format="hex"),
-        "network": string(optional=True, format="cidr"), "storagemap": obj({}, True, optional=True),
+        "migratedfrom": string(format="node"),
+        "remote_node": string(format="node"),
+        "nbd_proto_version": integer(optional=True, minimum=1),
+        "spice_ticket": string(optional=True, format="hex"),
+        "network": string(optional=True, format="cidr"),
+        "storagemap": obj({}, True, optional=True),
         "nbd": obj({}, True, optional=True),
     }
     nested = not generation.refuses_nested
@@ -226,9 +239,11 @@ def start(session: Session, parameters: Parameters) -> Result:
         vm.check_machine(session.node, machine)
     nbd = _nbd_volumes(session, options.get("nbd") or {})
     incoming = vm.Incoming(
-        migratedfrom=str(options.get("migratedfrom", "")), nbd=nbd,
+        migratedfrom=str(options.get("migratedfrom", "")),
+        nbd=nbd,
         nbd_proto_version=int(options.get("nbd_proto_version") or 0),
-        host_mtu=_host_mtu(params.get("nets-host-mtu")), node_address=preconditions.node_address(session.node),
+        host_mtu=_host_mtu(params.get("nets-host-mtu")),
+        node_address=preconditions.node_address(session.node),
     )
     _report_mtu(incoming.host_mtu)
     extras = Extras(forcemachine=machine, forcecpu=params.get("forcecpu"))
@@ -306,10 +321,13 @@ def nbdstop(session: Session, parameters: Parameters) -> Result:
 
 def fstrim(session: Session, parameters: Parameters) -> Result:
     """Guest trim through the agent; errors are swallowed."""
-    try:
-        vm.command(session.node, session.vmid, "guest-fstrim", None, 600.0)
-    except Die:
-        pass
+    enabled = vmconfig.load(session.node, session.vmid).values.get("agent", "0").split(",")[0]
+    if vm.pid(session.node, session.vmid) is not None and enabled in ("1", "enabled=1"):
+        try:
+            qmp.agent(session.node, session.vmid, "guest-ping")
+            qmp.agent(session.node, session.vmid, "guest-fstrim", 600.0)
+        except Die:
+            pass
     return None
 
 
@@ -358,11 +376,27 @@ def _try(action: Callable[[], None]) -> None:
 
 
 COMMANDS: Dict[str, Callable[[Session, Parameters], Result]] = {
-    "version": version, "config": config, "bwlimit": bwlimit, "disk": disk, "disk-import": disk_import,
-    "query-disk-import": query_disk_import, "start": start, "fstrim": fstrim, "stop": stop, "nbdstop": nbdstop,
-    "resume": resume, "unlock": unlock, "ticket": ticket, "quit": quit_,
+    "version": version,
+    "config": config,
+    "bwlimit": bwlimit,
+    "disk": disk,
+    "disk-import": disk_import,
+    "query-disk-import": query_disk_import,
+    "start": start,
+    "fstrim": fstrim,
+    "stop": stop,
+    "nbdstop": nbdstop,
+    "resume": resume,
+    "unlock": unlock,
+    "ticket": ticket,
+    "quit": quit_,
 }
 SCHEMAS: Dict[str, Callable[[Personality], Optional[Properties]]] = {
-    "config": config_schema, "bwlimit": bwlimit_schema, "disk": disk_schema, "disk-import": disk_import_schema,
-    "start": start_schema, "ticket": ticket_schema, "quit": quit_schema,
+    "config": config_schema,
+    "bwlimit": bwlimit_schema,
+    "disk": disk_schema,
+    "disk-import": disk_import_schema,
+    "start": start_schema,
+    "ticket": ticket_schema,
+    "quit": quit_schema,
 }

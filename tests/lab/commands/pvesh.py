@@ -60,13 +60,16 @@ def show(data: Any, form: str) -> None:
 def remote(node: Node, other: str, verb: str, path: str, params: Mapping[str, str]) -> Any:
     """The same call on another node of the cluster, as root@pam."""
     now, keys = time.time(), Keys(node)
-    headers = {"cookie": "PVEAuthCookie=" + quote(keys.login_ticket("root@pam", now), safe=""),
-               "csrfpreventiontoken": keys.csrf_token("root@pam", now),
-               "content-type": "application/x-www-form-urlencoded"}
+    headers = {
+        "cookie": "PVEAuthCookie=" + quote(keys.login_ticket("root@pam", now), safe=""),
+        "csrfpreventiontoken": keys.csrf_token("root@pam", now),
+        "content-type": "application/x-www-form-urlencoded",
+    }
     text = urlencode(params)
     in_query = verb in ("get", "delete")
-    request = Request(VERBS[verb], "/api2/json" + path, text if in_query else "", headers,
-                      b"" if in_query else text.encode())
+    request = Request(
+        VERBS[verb], "/api2/json" + path, text if in_query else "", headers, b"" if in_query else text.encode()
+    )
     answer = forward(node, other, request)
     if answer.status != 200:
         raise Die(answer.reason)

@@ -29,7 +29,7 @@ def ticket(call: Call) -> Dict[str, object]:
 @method("GET", "/access/ticket")
 def ticket_dummy(call: Call) -> None:
     """Exists on the real one for symmetry."""
-    return None
+    return
 
 
 @method("GET", "/access/permissions", {"path": string(optional=True), "userid": string(optional=True)})
@@ -54,7 +54,9 @@ def _user(call: Call, name: str) -> Dict[str, Any]:
     entry = call.access.config.users.get(name, {})
     tokens = call.access.config.tokens
     return {
-        "userid": name, "enable": int(entry.get("enable") or 1), "expire": int(entry.get("expire") or 0),
+        "userid": name,
+        "enable": int(entry.get("enable") or 1),
+        "expire": int(entry.get("expire") or 0),
         "realm-type": name.rpartition("@")[2],
         "tokens": [_token(full, tokens[full]) for full in sorted(tokens) if full.startswith(name + "!")],
     }
@@ -76,8 +78,10 @@ def tokens(call: Call) -> List[Dict[str, Any]]:
 @method("GET", "/access/roles")
 def roles(call: Call) -> List[Dict[str, Any]]:
     """All roles."""
-    return [{"roleid": name, "privs": ",".join(sorted(privileges)), "special": int(name in ROLES)}
-            for name, privileges in sorted(call.access.config.roles.items())]
+    return [
+        {"roleid": name, "privs": ",".join(sorted(privileges)), "special": int(name in ROLES)}
+        for name, privileges in sorted(call.access.config.roles.items())
+    ]
 
 
 @method("GET", "/access/roles/{roleid}")
@@ -97,8 +101,9 @@ def acl(call: Call) -> List[Dict[str, Any]]:
         for who, granted in sorted(entries.items()):
             kind = "group" if who.startswith("@") else "token" if "!" in who else "user"
             for name, propagates in sorted(granted.items()):
-                found.append({"path": path, "type": kind, "ugid": who.lstrip("@"), "roleid": name,
-                              "propagate": int(propagates)})
+                found.append(
+                    {"path": path, "type": kind, "ugid": who.lstrip("@"), "roleid": name, "propagate": int(propagates)}
+                )
     return found
 
 
@@ -111,8 +116,8 @@ def pools(call: Call) -> List[Dict[str, Any]]:
         if wanted in (None, name) and call.may("/pool/" + name, ["Pool.Audit"]):
             entry: Dict[str, Any] = {"poolid": name}
             if wanted:
-                entry["members"] = [{"id": "qemu/" + vmid, "type": "qemu", "vmid": int(vmid)} for vmid in members["vms"]]
+                entry["members"] = [
+                    {"id": "qemu/" + vmid, "type": "qemu", "vmid": int(vmid)} for vmid in members["vms"]
+                ]
             found.append(entry)
     return found
-
-

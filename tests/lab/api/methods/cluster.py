@@ -23,12 +23,29 @@ def status(call: Call) -> List[Dict[str, Any]]:
     alive = statd.broadcast(call.node)
     found: List[Dict[str, Any]] = []
     if len(names) > 1:
-        found.append({"type": "cluster", "id": "cluster", "name": statd.cluster_name(call.node), "nodes": len(names),
-                      "quorate": int(call.cluster.quorate()), "version": len(names)})
+        found.append(
+            {
+                "type": "cluster",
+                "id": "cluster",
+                "name": statd.cluster_name(call.node),
+                "nodes": len(names),
+                "quorate": int(call.cluster.quorate()),
+                "version": len(names),
+            }
+        )
     for number, name in enumerate(names):
-        found.append({"type": "node", "id": "node/" + name, "name": name, "local": int(name == call.node.name),
-                      "nodeid": number + 1 if len(names) > 1 else 0, "level": "", "ip": addresses.get(name, ""),
-                      "online": int(name == call.node.name or name in alive)})
+        found.append(
+            {
+                "type": "node",
+                "id": "node/" + name,
+                "name": name,
+                "local": int(name == call.node.name),
+                "nodeid": number + 1 if len(names) > 1 else 0,
+                "level": "",
+                "ip": addresses.get(name, ""),
+                "online": int(name == call.node.name or name in alive),
+            }
+        )
     return found
 
 
@@ -54,8 +71,13 @@ def _vms(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
     for vmid, (name, kind) in sorted(call.cluster.vms().items()):
         if not call.may("/vms/%d" % vmid, ["VM.Audit"]):
             continue
-        entry: Dict[str, Any] = {"id": "%s/%d" % (kind, vmid), "node": name, "type": kind, "vmid": vmid,
-                                 "status": "unknown"}
+        entry: Dict[str, Any] = {
+            "id": "%s/%d" % (kind, vmid),
+            "node": name,
+            "type": kind,
+            "vmid": vmid,
+            "status": "unknown",
+        }
         entry.update(_reported(known.get(name, {}).get("vms", {}).get(str(vmid))))
         if ha.state(vmid) is not None:
             entry["hastate"] = ha.state(vmid)
@@ -68,17 +90,42 @@ def _vms(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
 def _reported(summary: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     if not summary:
         return {}
-    shown = {key: summary[key] for key in ("name", "status", "cpu", "maxmem", "mem", "maxdisk", "disk", "netin", "netout",
-                                           "uptime", "lock", "tags") if key in summary}
-    return {**shown, "maxcpu": summary.get("cpus", 1), "template": summary.get("template", 0),
-            "diskread": summary.get("diskread", 0), "diskwrite": summary.get("diskwrite", 0)}
+    shown = {
+        key: summary[key]
+        for key in (
+            "name",
+            "status",
+            "cpu",
+            "maxmem",
+            "mem",
+            "maxdisk",
+            "disk",
+            "netin",
+            "netout",
+            "uptime",
+            "lock",
+            "tags",
+        )
+        if key in summary
+    }
+    return {
+        **shown,
+        "maxcpu": summary.get("cpus", 1),
+        "template": summary.get("template", 0),
+        "diskread": summary.get("diskread", 0),
+        "diskwrite": summary.get("diskwrite", 0),
+    }
 
 
 def _nodes(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
     found = []
     for name in call.cluster.nodes():
-        entry: Dict[str, Any] = {"id": "node/" + name, "node": name, "type": "node",
-                                 "status": "online" if name in known else "unknown"}
+        entry: Dict[str, Any] = {
+            "id": "node/" + name,
+            "node": name,
+            "type": "node",
+            "status": "online" if name in known else "unknown",
+        }
         if call.may("/nodes/" + name, ["Sys.Audit"]):
             entry.update({key: value for key, value in known.get(name, {}).get("node", {}).items() if key != "ssl"})
         found.append(entry)
@@ -90,10 +137,20 @@ def _storages(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
     for name, report in sorted(known.items()):
         for sid, answer in sorted(report.get("storages", {}).items()):
             if call.may("/storage/" + sid, ["Datastore.Audit", "Datastore.AllocateSpace"], True):
-                found.append({"id": "storage/%s/%s" % (name, sid), "node": name, "storage": sid, "type": "storage",
-                              "plugintype": answer["type"], "status": "available" if answer["active"] else "unknown",
-                              "content": answer["content"], "shared": answer["shared"], "disk": answer["used"],
-                              "maxdisk": answer["total"]})
+                found.append(
+                    {
+                        "id": "storage/%s/%s" % (name, sid),
+                        "node": name,
+                        "storage": sid,
+                        "type": "storage",
+                        "plugintype": answer["type"],
+                        "status": "available" if answer["active"] else "unknown",
+                        "content": answer["content"],
+                        "shared": answer["shared"],
+                        "disk": answer["used"],
+                        "maxdisk": answer["total"],
+                    }
+                )
     return found
 
 
@@ -124,11 +181,26 @@ def ha_resource(call: Call) -> Dict[str, str]:
 @method("GET", "/cluster/ha/status/current", {}, AUDIT)
 def ha_status(call: Call) -> List[Dict[str, Any]]:
     """HA services; no manager runs in the lab."""
-    found: List[Dict[str, Any]] = [{"id": "quorum", "type": "quorum", "node": call.node.name, "quorate": 1,
-                                    "status": "OK" if call.cluster.quorate() else "No quorum!"}]
+    found: List[Dict[str, Any]] = [
+        {
+            "id": "quorum",
+            "type": "quorum",
+            "node": call.node.name,
+            "quorate": 1,
+            "status": "OK" if call.cluster.quorate() else "No quorum!",
+        }
+    ]
     for entry in Resources(call.node).listing():
-        found.append({"id": "service:" + entry["sid"], "type": "service", "sid": entry["sid"],
-                      "state": entry["state"], "request_state": entry["state"], "node": call.node.name})
+        found.append(
+            {
+                "id": "service:" + entry["sid"],
+                "type": "service",
+                "sid": entry["sid"],
+                "state": entry["state"],
+                "request_state": entry["state"],
+                "node": call.node.name,
+            }
+        )
     return found
 
 

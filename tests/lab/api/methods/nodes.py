@@ -31,8 +31,12 @@ def nodes(call: Call) -> List[Dict[str, Any]]:
     known = statd.broadcast(call.node)
     found = []
     for name in call.cluster.nodes():
-        entry: Dict[str, Any] = {"node": name, "id": "node/" + name, "type": "node",
-                                 "status": "online" if name in known else "unknown"}
+        entry: Dict[str, Any] = {
+            "node": name,
+            "id": "node/" + name,
+            "type": "node",
+            "status": "online" if name in known else "unknown",
+        }
         if call.may("/nodes/" + name, ["Sys.Audit"]):
             entry.update(known.get(name, {}).get("node", {}))
         found.append(entry)
@@ -46,16 +50,27 @@ def status(call: Call) -> Dict[str, Any]:
     root = os.statvfs("/")
     size = root.f_frsize
     return {
-        "uptime": figures["uptime"], "cpu": figures["cpu"], "wait": 0, "idle": 0,
+        "uptime": figures["uptime"],
+        "cpu": figures["cpu"],
+        "wait": 0,
+        "idle": 0,
         "loadavg": ["%.2f" % value for value in os.getloadavg()],
-        "memory": {"total": figures["maxmem"], "used": figures["mem"], "free": figures["maxmem"] - figures["mem"],
-                   "available": figures["maxmem"] - figures["mem"]},
+        "memory": {
+            "total": figures["maxmem"],
+            "used": figures["mem"],
+            "free": figures["maxmem"] - figures["mem"],
+            "available": figures["maxmem"] - figures["mem"],
+        },
         "swap": {"total": 0, "used": 0, "free": 0},
-        "rootfs": {"total": root.f_blocks * size, "used": (root.f_blocks - root.f_bfree) * size,
-                   "free": root.f_bfree * size, "avail": root.f_bavail * size},
+        "rootfs": {
+            "total": root.f_blocks * size,
+            "used": (root.f_blocks - root.f_bfree) * size,
+            "free": root.f_bfree * size,
+            "avail": root.f_bavail * size,
+        },
         "cpuinfo": {"cpus": figures["maxcpu"], "cores": figures["maxcpu"], "sockets": 1, "model": "lab", "hvm": "0"},
-        "kversion": "Linux %s" % os.uname().release, "pveversion": "pve-manager/%s/%s" % (VERSION["version"],
-                                                                                        VERSION["repoid"]),
+        "kversion": "Linux %s" % os.uname().release,
+        "pveversion": "pve-manager/%s/%s" % (VERSION["version"], VERSION["repoid"]),
         "current-kernel": {"sysname": "Linux", "release": os.uname().release, "machine": os.uname().machine},
     }
 
@@ -89,19 +104,31 @@ def network(call: Call) -> List[Dict[str, Any]]:
 
 
 def _interface(name: str, kind: str) -> Dict[str, Any]:
-    entry: Dict[str, Any] = {"iface": name, "type": kind, "active": 1, "autostart": 1, "method": "manual",
-                             "method6": "manual", "families": ["inet"], "priority": 3}
+    entry: Dict[str, Any] = {
+        "iface": name,
+        "type": kind,
+        "active": 1,
+        "autostart": 1,
+        "method": "manual",
+        "method6": "manual",
+        "families": ["inet"],
+        "priority": 3,
+    }
     if kind == "bridge":
         entry.update({"bridge_ports": "", "bridge_fd": "0", "bridge_stp": "off"})
     else:
         entry["exists"] = 1
-    shown = subprocess.run(["ip", "-o", "addr", "show", "dev", name], stdout=subprocess.PIPE, text=True).stdout
+    shown = subprocess.run(
+        ["ip", "-o", "addr", "show", "dev", name], stdout=subprocess.PIPE, text=True, check=False
+    ).stdout
     match = re.search(r"inet ([\d.]+)/(\d+)", shown)
     if match:
         entry.update({"method": "static", "address": match[1], "netmask": match[2], "cidr": "%s/%s" % match.groups()})
     match = re.search(r"inet6 ([0-9a-f:]+)/(\d+) scope global", shown)
     if match:
-        entry.update({"method6": "static", "address6": match[1], "netmask6": match[2], "cidr6": "%s/%s" % match.groups()})
+        entry.update(
+            {"method6": "static", "address6": match[1], "netmask6": match[2], "cidr6": "%s/%s" % match.groups()}
+        )
     return entry
 
 
@@ -117,18 +144,39 @@ def certificates(call: Call) -> List[Dict[str, Any]]:
 
 
 def _certificate(path: str) -> Dict[str, Any]:
-    argv = ["openssl", "x509", "-in", path, "-noout", "-fingerprint", "-sha256", "-subject", "-issuer", "-dates",
-            "-ext", "subjectAltName", "-nameopt", "compat", "-dateopt", "iso_8601"]
-    out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    argv = [
+        "openssl",
+        "x509",
+        "-in",
+        path,
+        "-noout",
+        "-fingerprint",
+        "-sha256",
+        "-subject",
+        "-issuer",
+        "-dates",
+        "-ext",
+        "subjectAltName",
+        "-nameopt",
+        "compat",
+        "-dateopt",
+        "iso_8601",
+    ]
+    out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
     text = dict(re.findall(r"^(\S+?) ?= ?(.*)$", out, re.MULTILINE))
     fingerprint = next((value for key, value in text.items() if "ingerprint" in key), "")
     fingerprint = fingerprint or (re.search(r"Fingerprint=(\S+)", out, re.IGNORECASE) or ["", ""])[1]
     names = re.search(r"Alternative Name:.*\n\s*(.+)", out)
     san = [part.strip().partition(":")[2] for part in names[1].split(",")] if names else []
     return {
-        "fingerprint": fingerprint, "subject": text.get("subject", ""), "issuer": text.get("issuer", ""), "san": san,
-        "notbefore": _moment(text.get("notBefore")), "notafter": _moment(text.get("notAfter")),
-        "public-key-type": "id-ecPublicKey", "public-key-bits": 256,
+        "fingerprint": fingerprint,
+        "subject": text.get("subject", ""),
+        "issuer": text.get("issuer", ""),
+        "san": san,
+        "notbefore": _moment(text.get("notBefore")),
+        "notafter": _moment(text.get("notAfter")),
+        "public-key-type": "id-ecPublicKey",
+        "public-key-bits": 256,
     }
 
 
@@ -144,7 +192,7 @@ def _moment(text: Optional[str]) -> int:
 @method("GET", NODE + "/capabilities/qemu/machines")
 def machines(call: Call) -> List[Dict[str, str]]:
     """Machine types the installed QEMU knows."""
-    out = subprocess.run([vm.PROGRAM, "-machine", "help"], stdout=subprocess.PIPE, text=True).stdout
+    out = subprocess.run([vm.PROGRAM, "-machine", "help"], stdout=subprocess.PIPE, text=True, check=False).stdout
     found = []
     for name in re.findall(r"^(pc-(?:i440fx|q35)-(?:\d+\.\d+(?:\.\d+)?))\s", out, re.MULTILINE):
         found.append({"id": name, "type": "q35" if "q35" in name else "i440fx", "version": name.rsplit("-", 1)[1]})
@@ -160,8 +208,13 @@ def cpus(call: Call) -> List[Dict[str, Any]]:
 
 # -- storages ---------------------------------------------------------------------------------------------------------
 
-FILTER = {"content": string(optional=True), "enabled": boolean(optional=True), "format": boolean(optional=True),
-          "storage": string(optional=True, format="storage"), "target": string(optional=True)}
+FILTER = {
+    "content": string(optional=True),
+    "enabled": boolean(optional=True),
+    "format": boolean(optional=True),
+    "storage": string(optional=True, format="storage"),
+    "target": string(optional=True),
+}
 
 
 @method("GET", NODE + "/storage", FILTER)
@@ -198,8 +251,12 @@ def _known(call: Call) -> None:
         raise ParamError({"storage": "No such storage."})
 
 
-@method("GET", NODE + "/storage/{storage}/content",
-        {"content": string(optional=True), "vmid": string(optional=True, format="vmid")}, STORAGE)
+@method(
+    "GET",
+    NODE + "/storage/{storage}/content",
+    {"content": string(optional=True), "vmid": string(optional=True, format="vmid")},
+    STORAGE,
+)
 def content(call: Call) -> List[Dict[str, Any]]:
     """Images on a storage."""
     sid, vmid = call.params["storage"], call.params.get("vmid")
@@ -208,8 +265,16 @@ def content(call: Call) -> List[Dict[str, Any]]:
     found = []
     for volume in Storages(call.node).list(sid, int(vmid) if vmid else None):
         if every or call.may("/vms/%d" % volume.vmid, ["VM.Config.Disk"]):
-            found.append({"volid": volume.volid, "vmid": volume.vmid, "format": volume.format, "size": volume.size,
-                          "content": volume.content, "ctime": _ctime(call, volume.volid)})
+            found.append(
+                {
+                    "volid": volume.volid,
+                    "vmid": volume.vmid,
+                    "format": volume.format,
+                    "size": volume.size,
+                    "content": volume.content,
+                    "ctime": _ctime(call, volume.volid),
+                }
+            )
     return found
 
 
@@ -220,9 +285,12 @@ def _ctime(call: Call, volid: str) -> int:
         return 0
 
 
-@method("POST", NODE + "/storage/{storage}/content",
-        {"filename": string(), "size": string(), "vmid": string(format="vmid"), "format": string(optional=True)},
-        Need("/storage/{storage}", ("Datastore.AllocateSpace",)))
+@method(
+    "POST",
+    NODE + "/storage/{storage}/content",
+    {"filename": string(), "size": string(), "vmid": string(format="vmid"), "format": string(optional=True)},
+    Need("/storage/{storage}", ("Datastore.AllocateSpace",)),
+)
 def allocate(call: Call) -> str:
     """Make a volume."""
     name, size = call.params["filename"], call.params["size"]

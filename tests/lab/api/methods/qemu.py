@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""/nodes/{node}/qemu: configs, states, start and stop, removal, monitor, preconditions of an intra-cluster migration."""
+"""/nodes/{node}/qemu: configs, states, start, stop, removal, monitor, migration preconditions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,34 @@ POWER = Need("/vms/{vmid}", ("VM.PowerMgmt",))
 BASE = "/nodes/{node}/qemu/{vmid}"
 SKIPLOCK = boolean(optional=True)
 # HMP commands a token may use, by privilege on / (qemu-facts 8); everything else is root@pam's
-MODIFY_COMMANDS = (
-    "migrate_set_parameter migrate_set_capability migrate_cancel migrate_continue migrate_pause cont stop "
-    "calc_dirty_rate block_job_pause block_job_resume block_job_set_speed block_job_cancel announce_self"
-).split()
-ROOT_COMMANDS = (
-    "object_add object_del migrate migrate_incoming migrate_recover nbd_server_start nbd_server_add nbd_server_remove "
-    "nbd_server_stop device_add drive_mirror"
-).split()
+MODIFY_COMMANDS = [
+    "migrate_set_parameter",
+    "migrate_set_capability",
+    "migrate_cancel",
+    "migrate_continue",
+    "migrate_pause",
+    "cont",
+    "stop",
+    "calc_dirty_rate",
+    "block_job_pause",
+    "block_job_resume",
+    "block_job_set_speed",
+    "block_job_cancel",
+    "announce_self",
+]
+ROOT_COMMANDS = [
+    "object_add",
+    "object_del",
+    "migrate",
+    "migrate_incoming",
+    "migrate_recover",
+    "nbd_server_start",
+    "nbd_server_add",
+    "nbd_server_remove",
+    "nbd_server_stop",
+    "device_add",
+    "drive_mirror",
+]
 
 
 @method("GET", "/nodes/{node}/qemu", {"full": boolean(optional=True)})
@@ -63,12 +83,20 @@ def pending(call: Call) -> List[Dict[str, Any]]:
 
 def _update(call: Call) -> None:
     call.root_only("skiplock")
-    params = {key: value for key, value in call.params.items() if key not in ("node", "vmid", "skiplock", "digest",
-                                                                             "delete", "force", "background_delay")}
+    params = {
+        key: value
+        for key, value in call.params.items()
+        if key not in ("node", "vmid", "skiplock", "digest", "delete", "force", "background_delay")
+    }
     update.update_vm(
-        call.node, call.vmid, {key: str(value) for key, value in params.items()},
-        delete=split_list(call.params.get("delete")), skiplock=bool(call.params.get("skiplock")),
-        digest=call.params.get("digest"), user=call.caller.user, may=None if call.caller.is_root else call.may,
+        call.node,
+        call.vmid,
+        {key: str(value) for key, value in params.items()},
+        delete=split_list(call.params.get("delete")),
+        skiplock=bool(call.params.get("skiplock")),
+        digest=call.params.get("digest"),
+        user=call.caller.user,
+        may=None if call.caller.is_root else call.may,
     )
 
 
@@ -110,8 +138,12 @@ def _ask_ha(call: Call, state: str, word: str) -> str:
     return _task(call, "ha" + word, work)
 
 
-@method("POST", BASE + "/status/start",
-        {"skiplock": SKIPLOCK, "timeout": integer(optional=True), "machine": string(optional=True)}, POWER)
+@method(
+    "POST",
+    BASE + "/status/start",
+    {"skiplock": SKIPLOCK, "timeout": integer(optional=True), "machine": string(optional=True)},
+    POWER,
+)
 def start(call: Call) -> str:
     """Start the VM in a task."""
     call.root_only("skiplock")
@@ -125,9 +157,17 @@ def _start(call: Call) -> None:
     vm.start(call.node, call.vmid, skiplock=bool(call.params.get("skiplock")))
 
 
-@method("POST", BASE + "/status/stop",
-        {"skiplock": SKIPLOCK, "timeout": integer(optional=True, minimum=0), "keepActive": boolean(optional=True),
-         "overrule-shutdown": boolean(optional=True)}, POWER)
+@method(
+    "POST",
+    BASE + "/status/stop",
+    {
+        "skiplock": SKIPLOCK,
+        "timeout": integer(optional=True, minimum=0),
+        "keepActive": boolean(optional=True),
+        "overrule-shutdown": boolean(optional=True),
+    },
+    POWER,
+)
 def stop(call: Call) -> str:
     """Stop the VM in a task; success when it does not run, whatever its lock."""
     call.root_only("skiplock", "keepActive")
@@ -137,21 +177,29 @@ def stop(call: Call) -> str:
     return _task(call, "qmstop", lambda: vm.stop(call.node, call.vmid, skiplock=bool(call.params.get("skiplock"))))
 
 
-@method("POST", BASE + "/status/shutdown",
-        {"skiplock": SKIPLOCK, "timeout": integer(optional=True, minimum=0), "forceStop": boolean(optional=True),
-         "keepActive": boolean(optional=True)}, POWER)
+@method(
+    "POST",
+    BASE + "/status/shutdown",
+    {
+        "skiplock": SKIPLOCK,
+        "timeout": integer(optional=True, minimum=0),
+        "forceStop": boolean(optional=True),
+        "keepActive": boolean(optional=True),
+    },
+    POWER,
+)
 def shutdown(call: Call) -> str:
     """Ask the guest to power off."""
     call.root_only("skiplock", "keepActive")
     _must_exist(call)
     if _requested_by_ha(call):
         return _ask_ha(call, "stopped", "stop")
-    return _task(call, "qmshutdown",
-                 lambda: vm.shutdown(call.node, call.vmid, skiplock=bool(call.params.get("skiplock"))))
+    return _task(
+        call, "qmshutdown", lambda: vm.shutdown(call.node, call.vmid, skiplock=bool(call.params.get("skiplock")))
+    )
 
 
-@method("POST", BASE + "/status/resume",
-        {"skiplock": SKIPLOCK, "nocheck": boolean(optional=True)}, POWER)
+@method("POST", BASE + "/status/resume", {"skiplock": SKIPLOCK, "nocheck": boolean(optional=True)}, POWER)
 def resume(call: Call) -> str:
     """Let a paused VM run."""
     call.root_only("skiplock", "nocheck")
@@ -181,20 +229,30 @@ def _must_exist(call: Call) -> None:
     vmconfig.load(call.node, call.vmid)
 
 
-@method("DELETE", BASE,
-        {"skiplock": SKIPLOCK, "purge": boolean(optional=True), "destroy-unreferenced-disks": boolean(optional=True)},
-        Need("/vms/{vmid}", ("VM.Allocate",)))
+@method(
+    "DELETE",
+    BASE,
+    {"skiplock": SKIPLOCK, "purge": boolean(optional=True), "destroy-unreferenced-disks": boolean(optional=True)},
+    Need("/vms/{vmid}", ("VM.Allocate",)),
+)
 def delete(call: Call) -> str:
     """Remove the VM and the volumes its config names; refused at once while it runs."""
     call.root_only("skiplock")
     destroy.check_removable(call.node, call.vmid, bool(call.params.get("purge")))
-    return _task(call, "qmdestroy", lambda: destroy.destroy(
-        call.node, call.vmid, skiplock=bool(call.params.get("skiplock")), purge=bool(call.params.get("purge")),
-        unreferenced=bool(call.params.get("destroy-unreferenced-disks"))))
+    return _task(
+        call,
+        "qmdestroy",
+        lambda: destroy.destroy(
+            call.node,
+            call.vmid,
+            skiplock=bool(call.params.get("skiplock")),
+            purge=bool(call.params.get("purge")),
+            unreferenced=bool(call.params.get("destroy-unreferenced-disks")),
+        ),
+    )
 
 
-@method("POST", BASE + "/monitor", {"command": string()},
-        Need("/vms/{vmid}", ("Sys.Audit", "Sys.Modify"), True))
+@method("POST", BASE + "/monitor", {"command": string()}, Need("/vms/{vmid}", ("Sys.Audit", "Sys.Modify"), True))
 def monitor(call: Call) -> str:
     """A human monitor command; its errors are text of a successful answer."""
     word = (call.params["command"].split() or [""])[0]
@@ -220,17 +278,23 @@ def _check_monitor(call: Call, word: str) -> None:
         raise Denied("root only", ["root@pam"]) if word in ROOT_COMMANDS else Denied("/", ["Sys.Modify"])
 
 
-@method("GET", BASE + "/migrate", {"target": string(optional=True, format="node")},
-        Need("/vms/{vmid}", ("VM.Migrate",)))
+@method(
+    "GET", BASE + "/migrate", {"target": string(optional=True, format="node")}, Need("/vms/{vmid}", ("VM.Migrate",))
+)
 def preconditions(call: Call) -> Dict[str, Any]:
     """What stands in the way of an intra-cluster migration."""
     config = vmconfig.load(call.node, call.vmid)
     vmconfig.check_lock(config)
     others = [name for name in call.cluster.nodes() if name != call.node.name]
     return {
-        "running": int(vm.pid(call.node, call.vmid) is not None), "allowed_nodes": others, "not_allowed_nodes": {},
-        "local_disks": _local_disks(config.values), "local_resources": vm.local_resources(config.values),
-        "mapped-resources": [], "mapped-resource-info": {}, "has-dbus-vmstate": 1,
+        "running": int(vm.pid(call.node, call.vmid) is not None),
+        "allowed_nodes": others,
+        "not_allowed_nodes": {},
+        "local_disks": _local_disks(config.values),
+        "local_resources": vm.local_resources(config.values),
+        "mapped-resources": [],
+        "mapped-resource-info": {},
+        "has-dbus-vmstate": 1,
     }
 
 
@@ -241,38 +305,65 @@ def _local_disks(values: Dict[str, str]) -> List[Dict[str, Any]]:
         drive = parse_drive(values[key])
         if drive["file"] in ("none", "cdrom") or drive["file"].startswith("/"):
             continue
-        found.append({
-            "volid": drive["file"], "drivename": key, "cdrom": int(drive.get("media") == "cdrom"),
-            "is_attached": int(key not in unused), "is_unused": int(key in unused), "is_tpmstate": int(key == "tpmstate0"),
-            "is_cloudinit": int("cloudinit" in drive["file"]), "is_vmstate": 0, "shared": 0,
-            "replicate": int(drive.get("replicate", "1")), "size": parse_size(drive["size"]) if "size" in drive else 0,
-        })
+        found.append(
+            {
+                "volid": drive["file"],
+                "drivename": key,
+                "cdrom": int(drive.get("media") == "cdrom"),
+                "is_attached": int(key not in unused),
+                "is_unused": int(key in unused),
+                "is_tpmstate": int(key == "tpmstate0"),
+                "is_cloudinit": int("cloudinit" in drive["file"]),
+                "is_vmstate": 0,
+                "shared": 0,
+                "replicate": int(drive.get("replicate", "1")),
+                "size": parse_size(drive["size"]) if "size" in drive else 0,
+            }
+        )
     return found
 
 
 @method("POST", BASE + "/remote_migrate", {}, Need("/vms/{vmid}", ("VM.Migrate",)), additional=True)
 def remote_migrate(call: Call) -> str:
     """The stock source engine is not part of the lab yet."""
-    raise NotImplementedHere("Method 'POST /nodes/%s/qemu/%d/remote_migrate' not implemented in the lab"
-                             % (call.node.name, call.vmid))
+    raise NotImplementedHere(
+        "Method 'POST /nodes/%s/qemu/%d/remote_migrate' not implemented in the lab" % (call.node.name, call.vmid)
+    )
 
 
-AGENT = ("ping", "info", "fsfreeze-status", "fsfreeze-freeze", "fsfreeze-thaw", "fstrim", "get-osinfo",
-         "network-get-interfaces", "get-time")
+AGENT = (
+    "ping",
+    "info",
+    "fsfreeze-status",
+    "fsfreeze-freeze",
+    "fsfreeze-thaw",
+    "fstrim",
+    "get-osinfo",
+    "network-get-interfaces",
+    "get-time",
+)
 
 
-@method("POST", BASE + "/agent", {"command": string()},
-        Need("/vms/{vmid}", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), True))
+@method(
+    "POST",
+    BASE + "/agent",
+    {"command": string()},
+    Need("/vms/{vmid}", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), True),
+)
 def agent(call: Call) -> Dict[str, Any]:
     """A guest agent command."""
     if call.params["command"] not in AGENT:
-        raise ParamError({"command": "value '%s' does not have a value in the enumeration '%s'"
-                          % (call.params["command"], ", ".join(sorted(AGENT)))})
+        raise ParamError(
+            {
+                "command": "value '%s' does not have a value in the enumeration '%s'"
+                % (call.params["command"], ", ".join(sorted(AGENT)))
+            }
+        )
     if vmconfig.load(call.node, call.vmid).values.get("agent", "0").split(",")[0] not in ("1", "enabled=1"):
         raise Die("No QEMU guest agent configured")
     if vm.pid(call.node, call.vmid) is None:
         raise Die("VM %d is not running" % call.vmid)
     try:
-        return {"result": qmp.run(call.node, call.vmid, "guest-" + call.params["command"])}
+        return {"result": qmp.agent(call.node, call.vmid, "guest-" + call.params["command"])}
     except Die:
         raise Die("QEMU guest agent is not running") from None

@@ -28,10 +28,16 @@ def _check(call: Call, privilege: str) -> Upid:
 
 
 LIST = {
-    "vmid": string(optional=True, format="vmid"), "limit": integer(optional=True, minimum=0, default=50),
-    "start": integer(optional=True, minimum=0, default=0), "source": enum("archive", "active", "all", optional=True),
-    "typefilter": string(optional=True), "userfilter": string(optional=True), "errors": boolean(optional=True),
-    "since": integer(optional=True), "until": integer(optional=True), "statusfilter": string(optional=True),
+    "vmid": string(optional=True, format="vmid"),
+    "limit": integer(optional=True, minimum=0, default=50),
+    "start": integer(optional=True, minimum=0, default=0),
+    "source": enum("archive", "active", "all", optional=True),
+    "typefilter": string(optional=True),
+    "userfilter": string(optional=True),
+    "errors": boolean(optional=True),
+    "since": integer(optional=True),
+    "until": integer(optional=True),
+    "statusfilter": string(optional=True),
 }
 
 
@@ -71,9 +77,15 @@ def status(call: Call) -> Dict[str, Any]:
     return Tasks(call.node).status(call.params["upid"])
 
 
-@method("GET", TASK + "/log", {"start": integer(optional=True, minimum=0, default=0),
-                               "limit": integer(optional=True, minimum=0, default=50),
-                               "download": boolean(optional=True)})
+@method(
+    "GET",
+    TASK + "/log",
+    {
+        "start": integer(optional=True, minimum=0, default=0),
+        "limit": integer(optional=True, minimum=0, default=50),
+        "download": boolean(optional=True),
+    },
+)
 def log(call: Call) -> Paged:
     """Lines of a task's log; numbers begin at 1."""
     _check(call, "Sys.Audit")

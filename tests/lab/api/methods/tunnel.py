@@ -17,9 +17,11 @@ from ..schema import split_list, string
 
 
 @method(
-    "POST", "/nodes/{node}/qemu/{vmid}/mtunnel",
+    "POST",
+    "/nodes/{node}/qemu/{vmid}/mtunnel",
     {"storages": string(optional=True, format="storage-list"), "bridges": string(optional=True)},
-    needs=[Need("/vms/{vmid}", ("VM.Allocate",)), Need("/", ("Sys.Incoming",))], local=True,
+    needs=[Need("/vms/{vmid}", ("VM.Allocate",)), Need("/", ("Sys.Incoming",))],
+    local=True,
 )
 def open_tunnel(call: Call) -> Dict[str, str]:
     """Check storages and bridges, take the VMID, start the worker; does not wait for its socket."""
@@ -37,7 +39,10 @@ def open_tunnel(call: Call) -> Dict[str, str]:
 
 
 @method(
-    "GET", "/nodes/{node}/qemu/{vmid}/mtunnelwebsocket", {"ticket": string(), "socket": string()}, local=True,
+    "GET",
+    "/nodes/{node}/qemu/{vmid}/mtunnelwebsocket",
+    {"ticket": string(), "socket": string()},
+    local=True,
 )
 def websocket(call: Call) -> Dict[str, str]:
     """Check a ticket; the front end upgrades afterwards if it was asked to."""
