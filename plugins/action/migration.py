@@ -100,9 +100,10 @@ def check(arguments: Dict[str, Any]) -> Optional[str]:
     if wrong:
         return wrong
     validated = ArgumentSpecValidator(spec).validate(arguments)
-    if validated.error_messages:
-        return validated.error_messages[0]
     secret = validated.validated_parameters.get(SECRET)
+    if validated.error_messages:
+        message = str(validated.error_messages[0])
+        return message.replace(str(secret), "(the secret)") if secret else message
     if secret and arguments.get("state") != ABORTED and not arguments.get("lease"):
         arguments[SECRET] = secret
     return broken_rule(validated.validated_parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.recovery_errors import RecoveryFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.target_node import Node
