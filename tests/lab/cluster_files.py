@@ -90,14 +90,14 @@ def make_cluster(name: str, hosts: list[HostAddresses], directory: Path) -> tupl
     make_ca(name, *ca)
     prints = {}
     for host in hosts:
-        own = pve / "nodes" / host.name
+        own = pve / "nodes" / host.node
         for sub in ("qemu-server", "lxc", "priv"):
             (own / sub).mkdir(parents=True)
-        make_node_certificate(host.name, [str(host.api4.ip), str(host.api6.ip)], ca, own / "pve-ssl.pem",
+        make_node_certificate(host.node, [str(host.api4.ip), str(host.api6.ip)], ca, own / "pve-ssl.pem",
                               own / "pve-ssl.key")
         prints[host.name] = fingerprint(own / "pve-ssl.pem")
-    for link, target in (("local", hosts[0].name), ("qemu-server", hosts[0].name + "/qemu-server"),
-                         ("lxc", hosts[0].name + "/lxc")):
+    for link, target in (("local", hosts[0].node), ("qemu-server", hosts[0].node + "/qemu-server"),
+                         ("lxc", hosts[0].node + "/lxc")):
         os.symlink("nodes/" + target, pve / link)
     (pve / ".members").touch()
     return secrets, prints
@@ -106,13 +106,13 @@ def make_cluster(name: str, hosts: list[HostAddresses], directory: Path) -> tupl
 def make_node_view(name: str, host: HostAddresses, hosts: list[HostAddresses], directory: Path) -> None:
     """Write what only this node shows in /etc/pve: its links and the member list; mounted over the shared ones."""
     directory.mkdir(parents=True, exist_ok=True)
-    for link, target in (("local", host.name), ("qemu-server", host.name + "/qemu-server"),
-                         ("lxc", host.name + "/lxc")):
+    for link, target in (("local", host.node), ("qemu-server", host.node + "/qemu-server"),
+                         ("lxc", host.node + "/lxc")):
         if not (directory / link).is_symlink():
             os.symlink("nodes/" + target, directory / link)
-    members: dict = {"nodename": host.name, "version": len(hosts) + 1}
+    members: dict = {"nodename": host.node, "version": len(hosts) + 1}
     if len(hosts) > 1:
         members["cluster"] = {"name": name, "version": len(hosts), "nodes": len(hosts), "quorate": 1}
-    members["nodelist"] = {each.name: {"id": number, "online": 1, "ip": str(each.api4.ip)}
+    members["nodelist"] = {each.node: {"id": number, "online": 1, "ip": str(each.api4.ip)}
                            for number, each in enumerate(hosts, 1)}
     (directory / "members").write_text(json.dumps(members, indent=1) + "\n", encoding="ascii")

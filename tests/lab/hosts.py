@@ -53,8 +53,13 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The node's name, e.g. alpha1."""
+        """The host's name in the lab, e.g. alpha1."""
         return self.addresses.name
+
+    @property
+    def node(self) -> str:
+        """The node's own name: the same, unless another cluster has a node of that name."""
+        return self.addresses.node
 
     @property
     def cluster(self) -> str:
@@ -62,7 +67,7 @@ class Host:
 
     @property
     def inventory_host(self) -> str:
-        return "%s-%s" % (self.cluster, self.name)
+        return "%s-%s" % (self.cluster, self.node)
 
     @property
     def api_host(self) -> str:

@@ -184,13 +184,13 @@ class Lab:
                 self.hosts[host.name] = Host(self.plan, host, state, prints[host.name], tokens=secrets)
 
     def _write_init(self, host: Host, personality: dict, guest: dict, api: bool) -> None:
-        names = "".join("%s %s %s\n" % (each.api4.ip, each.name, each.name + ".lab.invalid")
-                        for each in self.plan.hosts())
+        names = "".join("%s %s.lab.invalid %s\n" % (each.api4.ip, name, name) for each in self.plan.hosts()
+                        for name in [each.node if each.cluster == host.cluster else each.name])
         venv = _venv()
         boot = {"kernel": "/opt/lab-guest/" + guest["kernel"], "initrd": "/opt/lab-guest/" + guest["initrd"],
                 "append": guest["append"]} if guest else {}
         settings = {
-            "name": host.name, "state": str(host.state), "lower": "/", "api": api,
+            "name": host.node, "state": str(host.state), "lower": "/", "api": api,
             "hide": _hidden(), "pve": str(self.directory / "clusters" / host.cluster / "pve"),
             "tests": str(CHECKOUT / "tests"), "venv": str(venv or ""),
             "guest": str(guest["directory"]) if guest else "", "guest_boot": boot,
@@ -201,7 +201,7 @@ class Lab:
             "host_key": (host.state / "host_key").read_text(encoding="ascii"),
             "authorized_key": (self.directory / "id_ed25519.pub").read_text(encoding="ascii"),
             "listen": [str(host.addresses.api4.ip), str(host.addresses.api6.ip)],
-            "host_facts": {"node": host.name, "cluster": host.cluster, "instance": self.instance,
+            "host_facts": {"node": host.node, "cluster": host.cluster, "instance": self.instance,
                            "api": host.api_host, "migration": host.migration_address}}
         path = host.state / "init.json"
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -217,7 +217,8 @@ class Lab:
             "tokens": {name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
                        for name in self.plan.clusters},
             "hosts": {host.name: {
-                "cluster": host.cluster, "inventory_host": host.inventory_host, "pid": host.pid, "root": host.root,
+                "cluster": host.cluster, "node": host.node, "inventory_host": host.inventory_host,
+                "pid": host.pid, "root": host.root,
                 "api_host": host.api_host, "api6": str(host.addresses.api6.ip), "fingerprint": host.fingerprint,
                 "migration_address": host.migration_address, "namespace": host.namespace, "state": str(host.state),
                 "has_api": host.has_api} for host in self.hosts.values()}, **more}

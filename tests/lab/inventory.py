@@ -37,9 +37,9 @@ def clusters_variable(lab: Lab, token: str, target_root: bool) -> dict:
             "api_host": hosts[0].api_host, "api_port": 8006, "api_user": user, "api_token_id": token_id,
             "api_token_secret": hosts[0].tokens[token], "validate_certs": True, "fingerprint": hosts[0].fingerprint,
             "vmid_pool": "%d-%d" % (start, start + VMID_POOL_SIZE - 1), "target_root": target_root,
-            "nodes": {host.name: {
+            "nodes": {host.node: {
                 "inventory_host": host.inventory_host, "api_host": host.api_host, "fingerprint": host.fingerprint,
-                "migration_address": host.migration_address, "certificate_name": host.name} for host in hosts}}
+                "migration_address": host.migration_address, "certificate_name": host.node} for host in hosts}}
     return found
 
 

@@ -25,7 +25,7 @@ CONTROLLER_SEGMENT = 1
 FIRST_API_SEGMENT = 10
 FIRST_HOST = 11
 GATEWAY = 254
-LONGEST_HOST_NAME = 9  # "<host>-guest" is an interface name: at most 15 characters
+LONGEST_HOST_NAME = 8  # "<host>-guest" is an interface name: at most 15 characters, one of them a cluster's letter
 
 
 class NetworkError(Exception):
@@ -42,9 +42,14 @@ class Segment(Enum):
 
 @dataclass(frozen=True)
 class HostAddresses:
-    """The addresses of one host, with their prefix lengths."""
+    """The names and addresses of one host, addresses with their prefix lengths.
+
+    name is the host's in the lab: the node's own name, with a letter for its cluster behind it where two clusters
+    have nodes of equal names.
+    """
 
     name: str
+    node: str
     cluster: str
     index: int
     api4: ipaddress.IPv4Interface
@@ -71,9 +76,9 @@ class AddressPlan:
             raise ValueError("instance must be 0 to 99, got %r" % (self.instance,))
         if not 1 <= len(self.clusters) <= 20:
             raise ValueError("1 to 20 clusters, got %d" % len(self.clusters))
-        everybody = [node for name in self.clusters for node in self.node_names(name)]
+        everybody = [host.name for host in self.hosts()]
         if len(everybody) != len(set(everybody)):
-            raise ValueError("nodes of all clusters of a lab have different names: %r" % (everybody,))
+            raise ValueError("two hosts of a cluster have the same name: %r" % (everybody,))
         for name, count in self.clusters.items():
             nodes = self.node_names(name)
             if not name.isalpha() or not name.islower() or not nodes or max(map(len, nodes)) > LONGEST_HOST_NAME:
@@ -120,13 +125,15 @@ class AddressPlan:
         return ipaddress.IPv6Interface("fd63:636c:%x:%x::%x/64" % (self.instance, segment, host))
 
     def hosts(self) -> list[HostAddresses]:
-        found = []
-        for cluster in self.clusters:
+        found: list[HostAddresses] = []
+        everybody = [node for cluster in self.clusters for node in self.node_names(cluster)]
+        for letter, cluster in zip("abcdefghijklmnopqrst", self.clusters):
             segment = self.api_segment(cluster)
-            for name in self.node_names(cluster):
+            for node in self.node_names(cluster):
                 host = FIRST_HOST + len(found)
                 found.append(HostAddresses(
-                    name=name, cluster=cluster, index=len(found),
+                    name=node if everybody.count(node) == 1 else node + letter, node=node, cluster=cluster,
+                    index=len(found),
                     api4=self.address4(segment, host), api6=self.address6(segment, host),
                     migration4=self.address4(self.MIGRATION_SEGMENT, host),
                     migration6=self.address6(self.MIGRATION_SEGMENT, host),

@@ -73,7 +73,7 @@ def config_text(values: dict[str, str]) -> str:
 
 def read_config(host: Host, vmid: int) -> dict[str, str]:
     """A VM's config on a host: the keys of its main section."""
-    text = Path(host.path("/etc/pve/nodes/%s/qemu-server/%d.conf" % (host.name, vmid))).read_text(encoding="utf-8")
+    text = Path(host.path("/etc/pve/nodes/%s/qemu-server/%d.conf" % (host.node, vmid))).read_text(encoding="utf-8")
     found = {}
     for line in text.split("\n["):
         for each in line.splitlines():
@@ -120,7 +120,7 @@ def create_vm(host: Host, vmid: int, name: str, *, disks: list[Disk] | None = No
     boot = [disk.key for disk in vm.disks[:1]] + ["net%d" % number for number in range(len(bridges[:1]))]
     values["boot"] = "order=" + ";".join(boot)
     values.update(extra or {})
-    path = Path(host.path("/etc/pve/nodes/%s/qemu-server/%d.conf" % (host.name, vmid)))
+    path = Path(host.path("/etc/pve/nodes/%s/qemu-server/%d.conf" % (host.node, vmid)))
     notes = "#labguest %s\n" % guest_words if guest_words else ""
     path.write_text(notes + config_text({key: value for key, value in values.items() if value}), encoding="utf-8")
     path.chmod(0o640)

@@ -74,3 +74,10 @@ def test_only_an_equal_or_narrower_route_of_the_machine_hinders(network: str, hi
 def test_unusable_clusters_are_refused(clusters: dict) -> None:
     with pytest.raises(ValueError, match="cluster"):
         AddressPlan(0, clusters)
+
+
+def test_equal_node_names_of_two_clusters_are_told_apart() -> None:
+    plan = AddressPlan(0, {"alpha": ["pve1", "pve2"], "beta": ["pve1"]})
+    assert [(host.name, host.node) for host in plan.hosts()] == [("pve1a", "pve1"), ("pve2", "pve2"), ("pve1b", "pve1")]
+    with pytest.raises(ValueError, match="same name"):
+        AddressPlan(0, {"alpha": ["pve1", "pve1"]})
