@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from unittest import mock
@@ -62,12 +63,15 @@ def parameters(**more):
 
 def run_module(body, given, capsys, *, check_mode=False):
     arguments = {"ANSIBLE_MODULE_ARGS": {**given, "_ansible_check_mode": check_mode}}
-    with (
+    patches = (
         mock.patch.object(basic, "_ANSIBLE_ARGS", to_bytes(json.dumps(arguments))),
         mock.patch.object(basic, "_ANSIBLE_PROFILE", "legacy", create=True),
         mock.patch("sys.stdin", io.StringIO()),
-        pytest.raises(SystemExit),
-    ):
+    )
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        stack.enter_context(contextlib.suppress(SystemExit))
         module = face.FaceModule(argument_spec=migration_arguments(), supports_check_mode=True)
         face.run(module, body)
     printed = capsys.readouterr().out

@@ -283,9 +283,8 @@ def test_no_world_lets_it_touch_what_may_run_or_is_foreign(goal):
         done = set(actions(node))
         if config in (text(uuid=OTHER), text(lock=""), text(lock="backup")):
             assert not done
-        if goal == "removed" and (
-            (state in ("running", "unknown", "shutdown") and config) or log == (RESUME_RECEIVED,)
-        ):
+        may_have_run = (config and state in ("running", "unknown", "shutdown")) or log == (RESUME_RECEIVED,)
+        if goal == "removed" and may_have_run:
             assert not done
         if "resume" in done:
             assert intent
