@@ -52,9 +52,16 @@ class RealClock:
 
 
 class ExportProcess:
-    """A running ``pvesm export``."""
+    """A running ``pvesm export``.
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    Args:
+        argv: Command and arguments.
+        announces_length: The 8 bytes in front tell the length of the stream. True of a raw image; in front of a
+            qcow2 file stands the size of the disk in it (mtunnel-protocol 7.3: what the importer allocates by).
+    """
+
+    def __init__(self, argv: Sequence[str], announces_length: bool = True) -> None:
+        self.announces_length = announces_length
         self._process = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
@@ -183,7 +190,7 @@ class SourceNode:
         """Start ``pvesm export``."""
         argv = self._cli.export_argv(volid, stream_format, with_snapshots)
         try:
-            return ExportProcess(argv)
+            return ExportProcess(argv, stream_format == "raw+size")
         except OSError as error:
             raise NodeCommandFailed(
                 f"{argv[0]} cannot be started: {error.strerror}", side=Side.SOURCE, object=volid
@@ -269,6 +276,7 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
             listen=listen,
             input_fd=input_fd,
             rate=rate,
+            sized=export is None or export.announces_length,
         )
         argv = [sys.executable, "-I", "-B", program, "pump"]
         return PumpHandle.launch(argv, settings, secret, input_fd, clock.monotonic), listen or ""

@@ -52,6 +52,9 @@ class Qmp(Protocol):
 class Export(Protocol):
     """A running ``pvesm export``; its output is the import stream of a volume."""
 
+    announces_length: bool
+    """Whether the first 8 bytes say how long the rest is; else only the exit status tells a whole stream."""
+
     def fileno(self) -> int:
         """Where the stream is read; handed to the pump."""
 
