@@ -112,6 +112,8 @@ def files_below(host: Any, places: tuple[str, ...] = WRITTEN, contents: bool = T
         for directory, names, files in os.walk(base):
             for name in [*names, *files]:
                 path = Path(directory) / name
+                if name.startswith(".lab-"):
+                    continue  # what the lab's own daemons keep
                 inside = place + str(path)[len(str(base)) :]
                 found[inside] = _print(path, contents)
     return found
