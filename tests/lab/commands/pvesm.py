@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -143,7 +145,9 @@ def export(node: Node, arguments: Arguments) -> None:
         raise Die(f"volume '{volid}' does not exist", 2)
     if target != "-":
         os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
-    _write_all(size.to_bytes(HEADER_BYTES, "little"))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader that is gone shows when dd writes
+    with contextlib.suppress(BrokenPipeError):
+        _write_all(size.to_bytes(HEADER_BYTES, "little"))
     if form == "raw+size" and image_format != "raw":
         _run(
             node,

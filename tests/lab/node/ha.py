@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Dict, List, Optional
 
 from .base import Die, Node, complain
-from .cluster import Cluster
+from .cluster import Cluster, digest_of
 from .flock import config_lock
 
 __all__ = ["RECOVERED_LOCKS", "Resources", "recover"]
@@ -41,7 +41,7 @@ class Resources:
         return found
 
     def listing(self) -> List[Dict[str, str]]:
-        """As GET /cluster/ha/resources, without the digest."""
+        """As GET /cluster/ha/resources."""
         return [{"sid": sid, **self._shown(keys)} for sid, keys in sorted(self.sections().items())]
 
     def get(self, sid: str) -> Dict[str, str]:
@@ -52,7 +52,11 @@ class Resources:
         return {"sid": sid, **self._shown(keys)}
 
     def _shown(self, keys: Dict[str, str]) -> Dict[str, str]:
-        return {"state": "started", **keys}
+        try:
+            text = self.cluster.node.path(FILE).read_text("utf-8")
+        except FileNotFoundError:
+            text = ""
+        return {"state": "started", **keys, "digest": digest_of(text)}
 
     def state(self, vmid: int) -> Optional[str]:
         """Requested state of a VM in any state; None when it is no resource."""
