@@ -40,9 +40,10 @@ def send(session: Session, event: Event) -> None:
 
 
 def _pace(session: Session, event: Event) -> None:
-    """A pause that the sender made between two frames of one line must stay a pause."""
-    if "frame" in event.body:
-        session.world.sleep(min(0.5, session.gap(event)))
+    """A pause that the sender made between two frames of one line, or after a part of a stream, must stay a pause."""
+    before = session.capture.before(event)
+    if "frame" in event.body or (before is not None and before.kind == "data"):
+        session.world.sleep(min(1.0, session.gap(event)))
 
 
 def _write(session: Session, socket: WebSocket, event: Event) -> None:
