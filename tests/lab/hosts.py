@@ -172,8 +172,8 @@ class Host:
     def run(self, argv: list[str], *, check: bool = True, timeout: float | None = 60.0,
             text_input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command inside as root; its output is text. Raises HostError if it fails and check is set."""
-        done = subprocess.run(self.argv(argv), capture_output=True, text=True, timeout=timeout, cwd="/", check=False,
-                              env=ENVIRONMENT, input="" if text_input is None else text_input)
+        done = subprocess.run(self.argv(argv), capture_output=True, text=True, errors="replace", timeout=timeout,
+                              cwd="/", check=False, env=ENVIRONMENT, input="" if text_input is None else text_input)
         if check and done.returncode:
             raise HostError("%s: %s: exit %d\n%s%s" % (self.name, " ".join(argv), done.returncode, done.stdout,
                                                        done.stderr))
@@ -266,15 +266,17 @@ class Host:
         self.run(["tc", "qdisc", "del", "dev", segment.value, "root"], check=False)
 
     def clear_faults(self) -> None:
-        """End every fault of this host's cables and connections."""
+        """End every fault of this host's cables and connections that these methods made."""
         for segment in Segment:
             self.restore(segment)
             self.unshape(segment)
-        tables = self.run(["nft", "-j", "list", "tables"], check=False).stdout or "{}"
-        for entry in json.loads(tables).get("nftables", []):
-            name = entry.get("table", {}).get("name", "")
-            if name.startswith("lab-refuse-"):
-                self.run(["nft", "delete", "table", "inet", name], check=False)
+        inside = self.argv([])
+        for prefix, start in ((inside, "lab-refuse-"), (in_namespace(self.plan.fabric), "mute-%s-" % self.name)):
+            listed = subprocess.run([*prefix, "nft", "-j", "list", "tables"], capture_output=True, check=False).stdout
+            for entry in json.loads(listed or b"{}").get("nftables", []):
+                table = entry.get("table", {})
+                if table.get("name", "").startswith(start):
+                    subprocess.run([*prefix, "nft", "delete", "table", table["family"], table["name"]], check=False)
 
 
 def _addresses(addresses: HostAddresses, segment: Segment) -> list[tuple[str, object]]:

@@ -54,7 +54,7 @@ def environment(lab: Lab, results: Path, home: Path, collections: Path = INSTALL
     proxies = {name: lab.no_proxy() + ("," + os.environ[name] if os.environ.get(name) else "")
                for name in ("no_proxy", "NO_PROXY")}
     return {**found, **proxies,
-            "PATH": "%s:%s" % (ansible_bin(), os.environ.get("PATH", "")),
+            "LC_ALL": "C.UTF-8", "PATH": "%s:%s" % (ansible_bin(), os.environ.get("PATH", "")),
             "ANSIBLE_HOME": str(home), "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS), "ANSIBLE_CALLBACKS_ENABLED": "lab_results",
             "ANSIBLE_INVENTORY_UNPARSED_FAILED": "1", "ANSIBLE_PIPELINING": "1", "ANSIBLE_GATHERING": "explicit",
