@@ -153,7 +153,7 @@ def _check_privileges(
         for privileges, any_of in schema.privileges(key, options.get(key)):
             if not may(f"/vms/{vmid}", list(privileges), any_of):
                 refusals.append(Denied(f"/vms/{vmid}", privileges, any_of))
-    refusals += _bridge_refusals(options, may)
+    refusals = refusals or _bridge_refusals(options, may)
     if refusals:
         # the real one walks an unsorted key list: the privilege it names is a random one of those missing
         raise random.choice(refusals)
