@@ -142,7 +142,7 @@ class Limits:
     @classmethod
     def restore(cls, raw: Mapping[str, Any]) -> Limits:
         """From :meth:`to_dict`."""
-        return cls(raw.get("bandwidth"), float(raw["downtime"]), float(raw["deadline"]))
+        return cls(raw["bandwidth"], float(raw["downtime"]), float(raw["deadline"]))
 
 
 def _vmid(option: str, raw: Any) -> int:
@@ -206,7 +206,7 @@ class Target:
             raise SpecInvalid("target.api_user", raw["api_user"], "user@realm")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]+", raw["api_token_id"], re.ASCII):
             raise SpecInvalid("target.api_token_id", raw["api_token_id"], "the token's name without user and '!'")
-        port = raw.get("api_port") or 8006
+        port = 8006 if raw.get("api_port") is None else raw["api_port"]
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
             raise SpecInvalid("target.api_port", port, "a port from 1 to 65535")
         vmid = str(raw.get("vmid") or "same")

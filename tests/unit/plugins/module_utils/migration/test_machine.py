@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import pytest
+from unit.fakes.migration_run import context_of, run, run_with_crash
+from unit.fakes.migration_world import Cluster, Crash
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.machine import Machine
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.steps import STEPS
-from unit.fakes.migration_run import context_of, run, run_with_crash
-from unit.fakes.migration_world import Cluster, Crash
 
 
 def moved(cluster):
@@ -27,7 +27,8 @@ def assert_one_copy(cluster, context):
 
 def assert_rolled_back(cluster, context):
     assert context.facts.phase is Phase.ROLLED_BACK
-    assert cluster.qemu.alive and cluster.qemu.state == "running"
+    assert cluster.qemu.alive
+    assert cluster.qemu.state == "running"
     assert cluster.source.lock == ""
     assert not cluster.source.held
     assert (cluster.qemu.jobs, cluster.qemu.nodes) == ({}, [])
