@@ -23,7 +23,7 @@ from .properties import format_drive, format_size, is_drive, parse_drive, parse_
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, remove_lock, set_lock, store
 
-__all__ = ["apply_tunnel_config", "create_vm", "update_vm"]
+__all__ = ["apply_pending", "apply_tunnel_config", "create_vm", "update_vm"]
 
 FAST = (
     "lock",
@@ -194,6 +194,19 @@ def _apply(node: Node, vmid: int, config: VmConfig, options: Mapping[str, str], 
         else:
             _displace(node, vmid, config, key, value)
             config.values[key] = value
+
+
+def apply_pending(node: Node, vmid: int, config: VmConfig) -> None:
+    """Before a start: pending changes become current ones; the caller holds the flock."""
+    if not config.pending and not config.pending_delete:
+        return
+    for key in config.pending_delete:
+        _remove(node, vmid, config, key)
+    for key, value in config.pending.items():
+        _displace(node, vmid, config, key, value)
+        config.values[key] = value
+    config.pending, config.pending_delete = {}, []
+    store(node, vmid, config)
 
 
 def _remove(node: Node, vmid: int, config: VmConfig, key: str) -> None:

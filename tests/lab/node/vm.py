@@ -23,7 +23,7 @@ from .flock import config_lock, config_lock_path, held_descriptor
 from .properties import drive_keys, parse_drive
 from .schema import is_cloudinit
 from .storage import Storages
-from .vmconfig import VmConfig, check_lock, load, store
+from .vmconfig import check_lock, load
 
 __all__ = [
     "Incoming",
@@ -158,6 +158,8 @@ def start_now(
     node: Node, vmid: int, skiplock: bool = False, extras: Extras = NO_EXTRAS, incoming: Optional[Incoming] = None
 ) -> Dict[str, Any]:
     """Start; the caller holds the flock. A running VM is only noticed without incoming (mtunnel-protocol 5.2)."""
+    from .update import apply_pending
+
     config = load(node, vmid)
     if not skiplock:
         check_lock(config)
@@ -165,7 +167,7 @@ def start_now(
         raise Die(f"VM {vmid} already running")
     if incoming is None:
         Cluster(node).check_quorum()
-        config = _apply_pending(node, vmid, config)
+        apply_pending(node, vmid, config)
         _make_cloudinit(node, vmid, config.values)
     if extras.forcemachine:
         check_machine(node, extras.forcemachine)
@@ -182,14 +184,6 @@ def start_now(
     _launch(node, vmid, argv, config.values, "QEMU: " if incoming else "")
     _after_start(node, vmid, config.values)
     return _listen(node, vmid, incoming) if incoming else {}
-
-
-def _apply_pending(node: Node, vmid: int, config: VmConfig) -> VmConfig:
-    if config.pending or config.pending_delete:
-        config.values = config.with_pending()
-        config.pending, config.pending_delete = {}, []
-        store(node, vmid, config)
-    return config
 
 
 def _make_cloudinit(node: Node, vmid: int, values: Mapping[str, str]) -> None:
