@@ -172,11 +172,9 @@ class Tunnel:
         if self._lost:
             raise self._lost
         self._pump()
-        if self._clock() - self._pinged >= PING_INTERVAL:
-            self._pinged = self._clock()
-            self._write(frames.ping_frame(b"tick"))
         if self._lost:
             raise self._lost
+        self._ping()
 
     def close(self) -> None:
         """Close frame, then the connection. The target then ends its task."""
@@ -284,9 +282,18 @@ class Tunnel:
             self._pump()
             if self._replies or self._lost:
                 continue
-            if not _wait(self._stream, self._stream.pending == 0, deadline - self._clock()):
+            left = deadline - self._clock()
+            if left <= 0:
                 return None
+            # Some replies take minutes: the line is kept warm meanwhile.
+            _wait(self._stream, self._stream.pending == 0, min(left, PING_INTERVAL))
+            self._ping()
         return self._replies.pop(0)
+
+    def _ping(self) -> None:
+        if self._clock() - self._pinged >= PING_INTERVAL:
+            self._pinged = self._clock()
+            self._write(frames.ping_frame(b"tick"))
 
     def _send(self, line: bytes) -> None:
         for at in range(0, len(line), frames.MAX_PAYLOAD):
