@@ -210,7 +210,7 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
     for volume in plan.volumes:
         kind = available[volume.storage].type
         if volume.format != "raw" and kind and kind not in _FILE_STORAGES:
-            _check_format(volume, kind)
+            _check_format(spec, volume, kind)
     _check_space(plan, {name: entry.available for name, entry in available.items()})
     bridges = set(target.bridge_names())
     for key, nic in sorted(plan.nics.items()):
@@ -223,9 +223,10 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
             )
 
 
-def _check_format(volume: Volume, kind: str) -> None:
-    if volume.mode is Mode.MIRROR and volume.source_format != volume.format:
-        return
+def _check_format(spec: Spec, volume: Volume, kind: str) -> None:
+    place = mapping.place_of(spec.disks, volume.key)
+    if volume.mode is Mode.MIRROR and (place is None or place.format is None):
+        return  # nobody asked for a format: the target takes its storage's own (mtunnel-protocol 5.1)
     raise _refuse_target(
         "FORMAT_UNSUPPORTED",
         f"storage {volume.storage}",

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What HOLD concludes from the target, row by row of the read-back table (safety 5, I4)."""
+
+from __future__ import annotations
+
+import pytest
+from unit.fakes.migration_run import context_of
+from unit.fakes.migration_world import UPID, Cluster
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration import commit
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Held
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Outcome
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmStatus
+
+RESUME = "received command 'resume'"
+
+
+def held(tmp_path, status, log=(), run_state="running", task_running=False):
+    """A context in HOLD whose worker has no channel any more."""
+    cluster = Cluster()
+    context = context_of(cluster, tmp_path)
+    context.remember("running", facts={"run_state": run_state})
+    context.remember("reserving", vmid=200)
+    context.remember("tunnel", upid=UPID.format(vmid=200))
+    cluster.target.log, cluster.target.task_running = list(log), task_running
+    cluster.target.vms[200] = {"lock": status.lock if status else ""}
+    if status is None:
+        cluster.target.vms.clear()
+    else:
+        cluster.target.vm_status = lambda _vmid: status
+    return cluster, context
+
+
+def vm(qmpstatus, lock="migrate", genuine=True):
+    return VmStatus("stopped" if qmpstatus == "stopped" else "running", qmpstatus, lock, genuine)
+
+
+ROWS = [
+    ("running", vm("running"), [RESUME], "running", Outcome.TARGET_RUNS),
+    ("running without a word in the log", vm("running"), [], "running", Outcome.TARGET_RUNS),
+    ("paused, resume arrived but not done", vm("paused"), [RESUME], "running", Outcome.NEVER_RAN),
+    ("paused, resume never arrived", vm("paused"), [], "running", Outcome.NEVER_RAN),
+    ("inmigrate, resume never arrived", vm("inmigrate"), [], "running", Outcome.NEVER_RAN),
+    ("gone, resume never arrived", None, [], "running", Outcome.NEVER_RAN),
+    ("gone, resume arrived", None, [RESUME], "running", Outcome.TARGET_LOST),
+    ("stopped, resume arrived", vm("stopped", genuine=False), [RESUME], "running", Outcome.TARGET_LOST),
+    ("paused VM is there", vm("paused"), [], "paused", Outcome.TARGET_RUNS),
+    ("stopped VM still locked", vm("stopped", genuine=False), [], "stopped", Outcome.NEVER_RAN),
+    ("stopped VM unlocked", vm("stopped", lock="", genuine=False), [], "stopped", Outcome.TARGET_RUNS),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "run_state", "outcome"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
+def test_hold_concludes(tmp_path, status, log, run_state, outcome):
+    _cluster, context = held(tmp_path, status, log, run_state)
+    assert commit.read_back(context) is outcome
+    assert context.facts.proof
+
+
+UNDECIDED = [
+    ("monitor silent", vm("running", genuine=False), []),
+    ("paused and unlocked by somebody", vm("paused", lock=""), []),
+    ("inmigrate, resume arrived", vm("inmigrate"), [RESUME]),
+]
+
+
+@pytest.mark.parametrize(("status", "log"), [row[1:] for row in UNDECIDED], ids=[row[0] for row in UNDECIDED])
+def test_hold_stays_when_nothing_is_proven(tmp_path, status, log):
+    _cluster, context = held(tmp_path, status, log)
+    with pytest.raises(Held):
+        commit.read_back(context)
+
+
+def test_running_fallback_of_a_busy_monitor_is_never_taken_for_running(tmp_path):
+    _cluster, context = held(tmp_path, vm("running", genuine=False), [RESUME])
+    with pytest.raises(Held):
+        commit.read_back(context)
+
+
+def test_task_that_outlives_its_connection_is_waited_for_and_then_ended(tmp_path):
+    cluster, context = held(tmp_path, vm("paused"), [], task_running=True)
+    with pytest.raises(Held):
+        commit.read_back(context)
+    assert cluster.target.task_running
+    cluster.clock.sleep(16)
+    assert commit.read_back(context) is Outcome.NEVER_RAN
+    assert not cluster.target.task_running
+
+
+def test_log_is_read_only_after_the_task_has_ended(tmp_path):
+    """A buffered resume runs after its connection is gone, up to 10 s later (pve-cli 3)."""
+    cluster, context = held(tmp_path, vm("paused"), [], task_running=True)
+    cluster.target.task_log = lambda _upid: pytest.fail("read while the task runs")
+    with pytest.raises(Held):
+        commit.read_back(context)
+
+
+def test_intent_of_another_process_is_never_followed_by_resume(tmp_path):
+    cluster, context = held(tmp_path, vm("paused"))
+    assert context.intent_at is None
+    assert commit.commit(context) is Outcome.UNKNOWN
+    assert cluster.target.log == []
