@@ -159,6 +159,9 @@ class Storages:
 
     def real_path(self, volid: str) -> str:
         """The path below the root prefix, to open it."""
+        storage = self.split(volid)[0]
+        if not storage.is_directory:
+            self.activate(storage)
         return str(self.node.path(self.path(volid)))
 
     def exists(self, volid: str) -> bool:
@@ -303,7 +306,17 @@ class Storages:
             size = 0
         return Volume(f"{storage.sid}:{name}", owner, form, size, self.path(f"{storage.sid}:{name}"))
 
+    def activate(self, storage: Storage) -> None:
+        """Make the device links of a volume group again (a host that came up anew has an empty /dev)."""
+        group = storage.keys["vgname"]
+        for backing in self.node.path(f"{BACKING_DIRECTORY}/{group}").glob("*"):
+            link = self.node.path(f"/dev/{group}/{backing.name}")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(link):
+                os.symlink(backing, link)
+
     def _list_devices(self, storage: Storage, vmid: Optional[int]) -> List[Volume]:
+        self.activate(storage)
         base = self.node.path(f"/dev/{storage.keys['vgname']}")
         found = []
         for path in sorted(base.glob("vm-*")) if base.exists() else []:
