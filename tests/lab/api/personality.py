@@ -3,7 +3,7 @@
 """Which Proxmox VE this host plays: generation, event loop of the front end, clock.
 
 One file per host, /etc/lab/personality.json, read afresh at each use so that a test may rewrite it:
-``{"personality": "hardened", "event_loop": "perl", "time_scale": 1.0, "long_scale": 1.0, "workers": 3}``.
+``{"personality": "hardened", "event_loop": "perl", "time_scale": 1.0, "long_scale": 1.0, "workers": 3, "statd": 2.0}``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Personality:
     time_scale: float = 1.0
     long_scale: float = 1.0
     workers: int = 3
+    statd: float = 2.0
+    """seconds between the reports of the status daemon (the real one takes about 10), 0 = there is none"""
 
 
 def current(path: str = "") -> Personality:
@@ -81,6 +83,7 @@ def current(path: str = "") -> Personality:
         scale,
         float(os.environ.get("LAB_LONG_SCALE", data.get("long_scale", 1.0))),
         int(data.get("workers", 3)),
+        float(data.get("statd", 2.0)),
     )
 
 

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The status daemon of a node: tells the cluster every few seconds what runs here, polling each VM's monitor for it.
 
-It is the poller that must never time out because of somebody else: /run/lab-api/statd.json counts its polls and its
-time-outs (3 s, as the real one). What it tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no
+It is the poller that must never time out because of somebody else; its counts are those of lab.node.poller. What it tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no
 more than that.
 """
 
@@ -14,22 +13,17 @@ import os
 import time
 from typing import Any, Dict
 
-from lab.node import qmp, status, vm, vmconfig
+from lab.node import poller, status, vmconfig
 from lab.node.base import Die, Node
 from lab.node.cluster import Cluster
 from lab.node.storage import Storages
 
+from .personality import current
+
 __all__ = ["broadcast", "cluster_name", "node_figures", "serve"]
 
 DIRECTORY = "/etc/pve/.lab-status"
-COUNTS = "/run/lab-api/statd.json"
 STALE_SECONDS = 30.0
-QMP_SECONDS = 3.0
-
-
-def interval() -> float:
-    """Seconds between reports; the real one takes about 10."""
-    return float(os.environ.get("LAB_STATD_INTERVAL", "2"))
 
 
 def node_figures() -> Dict[str, Any]:
@@ -57,35 +51,21 @@ class Reporter:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.counts = {"polls": 0, "timeouts": 0, "timed_out": []}  # type: Dict[str, Any]
+        self.counts: Dict[str, Dict[str, float]] = {}
 
     def report(self) -> None:
         """One round."""
-        cluster = Cluster(self.node)
         vms: Dict[str, Any] = {}
-        for vmid in cluster.local():
+        for vmid in Cluster(self.node).local():
             try:
-                summary = status.summary(self.node, vmid, vmconfig.load(self.node, vmid))
+                vms[str(vmid)] = status.summary(self.node, vmid, vmconfig.load(self.node, vmid))
             except Die:
                 continue
-            if "pid" in summary:
-                self._poll(vmid, summary)
-            vms[str(vmid)] = summary
         storages = {sid: Storages(self.node).status(sid) for sid in Storages(self.node).all()}
         told = {"time": time.time(), "node": node_figures(), "vms": vms, "storages": storages}
         _write(self.node, "%s/%s.json" % (DIRECTORY, self.node.name), told)
-        _write(self.node, COUNTS, self.counts)
-
-    def _poll(self, vmid: int, summary: Dict[str, Any]) -> None:
-        self.counts["polls"] += 1
-        answers = qmp.batch(self.node, vmid, [("query-status", None), ("query-blockstats", None)], QMP_SECONDS)
-        if not answers and vm.pid(self.node, vmid) is not None:
-            self.counts["timeouts"] += 1
-            self.counts["timed_out"] = (self.counts["timed_out"] + [{"vmid": vmid, "at": time.time()}])[-20:]
-        if len(answers) > 1:
-            stats = [entry["stats"] for entry in answers[1] if entry.get("device", "").startswith("drive-")]
-            summary["diskread"] = sum(entry["rd_bytes"] for entry in stats)
-            summary["diskwrite"] = sum(entry["wr_bytes"] for entry in stats)
+        poller.poll(self.node, self.counts)
+        _write(self.node, poller.FILE, self.counts)
 
 
 def _write(node: Node, path: str, value: Dict[str, Any]) -> None:
@@ -100,11 +80,13 @@ def serve(node: Node) -> None:
     """Report for ever."""
     reporter = Reporter(node)
     while True:
+        pause = current().statd
         try:
-            reporter.report()
+            if pause:
+                reporter.report()
         except (Die, OSError, ValueError) as error:
             os.write(2, ("pvestatd: %s\n" % error).encode())
-        time.sleep(interval())
+        time.sleep(pause or 1.0)
 
 
 def broadcast(node: Node) -> Dict[str, Dict[str, Any]]:
