@@ -56,6 +56,7 @@ def run(module: AnsibleModule, body: Body) -> NoReturn:
         module.fail_json(**printable(error_result(error)))
     if isinstance(result.get("error"), Mapping):
         _fail(module, result)
+    result.pop("error", None)
     module.exit_json(**result)
     raise SystemExit(0)  # never reached: exit_json ends the process
 

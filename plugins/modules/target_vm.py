@@ -108,6 +108,49 @@ target:
       elements: str
       returned: always
       sample: ["fast:20017/vm-20017-disk-0.raw"]
+name:
+  description: Name of the VM.
+  type: str
+  returned: when there is a migration
+  sample: web01
+uuid:
+  description: SMBIOS uuid of the VM.
+  type: str
+  returned: when there is a migration
+  sample: 6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11
+run_state:
+  description: The state in which the owner had left the VM, V(running), V(paused) or V(stopped).
+  type: str
+  returned: when there is a migration
+  sample: running
+source:
+  description: The VM on the source node, with C(vmid), its C(state) and our C(lock).
+  type: dict
+  returned: when there is a migration
+commit_intent:
+  description: Whether the point was passed from which the target may have been started.
+  type: bool
+  returned: when there is a migration
+  sample: true
+source_fenced:
+  description: Whether the QEMU of the source is gone for sure.
+  type: bool
+  returned: when there is a migration
+  sample: true
+limits:
+  description: The limits that hold, with C(bandwidth) in bytes per second, C(downtime) and C(deadline) in seconds.
+  type: dict
+  returned: when there is a migration
+attempts:
+  description: How often the switchover had to be tried again because the disks were not in step.
+  type: int
+  returned: when there is a migration
+  sample: 0
+guarantee:
+  description: Who answers for it that only one copy runs.
+  type: str
+  returned: when there is a migration
+  sample: crosscluster
 residue:
   description: What is left on the target and could not be removed, see M(crosscluster.migration.target_recovery).
   type: list
