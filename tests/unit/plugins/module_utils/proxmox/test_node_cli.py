@@ -177,6 +177,13 @@ def test_volume_exists_when_the_storage_lists_it():
     assert not node.cli.volume_exists("local:100/b.raw", 100)
 
 
+def test_volumes_have_size_in_bytes_and_format():
+    node = FakeNode()
+    node.output = "Volid Format Type Size VMID\nlocal:100/a.raw raw images 5 100\nthin:b raw images x 100\n\n"
+    found = node.cli.volumes("local", 100)
+    assert [(entry.volid, entry.format, entry.size) for entry in found] == [("local:100/a.raw", "raw", 5)]
+
+
 def test_volume_path_must_be_absolute():
     node = FakeNode()
     node.output = "/var/lib/vz/images/100/a.raw\n"
