@@ -3,7 +3,8 @@
 """Which Proxmox VE this host plays: generation, event loop of the front end, clock.
 
 One file per host, /etc/lab/personality.json, read afresh at each use so that a test may rewrite it:
-``{"personality": "hardened", "event_loop": "perl", "time_scale": 1.0, "long_scale": 1.0, "workers": 3, "statd": 2.0}``.
+``{"personality": "hardened", "event_loop": "perl", "time_scale": 1.0, "long_scale": 1.0,
+"workers": 3, "statd": 2.0}``.
 """
 
 from __future__ import annotations

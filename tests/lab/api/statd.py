@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The status daemon of a node: tells the cluster every few seconds what runs here, polling each VM's monitor for it.
 
-It is the poller that must never time out because of somebody else; its counts are those of lab.node.poller. What it tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no
-more than that.
+It is the poller that must never time out because of somebody else; its counts are those of lab.node.poller. What it
+tells lies in /etc/pve/.lab-status/<node>.json; /cluster/resources knows no more than that.
 """
 
 from __future__ import annotations
