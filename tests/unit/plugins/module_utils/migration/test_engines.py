@@ -1,0 +1,179 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the engine decides before it starts anything: attach, refuse, or say that nothing is to be done."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from unit.fakes.migration_run import spec_of
+from unit.fakes.migration_world import CONFIG, UUID, Cluster
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration import engines, places
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import (
+    NotFound,
+    SpecDiffers,
+    Split,
+    TargetNotRunning,
+    TargetResidue,
+    VmAmbiguous,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.journal import FORMAT, Journal
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import VmAbsent
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmResource, VmStatus
+
+ID = "a" * 32
+RUNNING = VmStatus("running", "running", "", True)
+STOPPED = VmStatus("stopped", "stopped", "", False)
+
+
+class Target:
+    """The target's API in memory."""
+
+    def __init__(self):
+        self.vms = {}
+        self.configs = {}
+        self.resources = []
+
+    def vm_status(self, vmid):
+        if vmid not in self.vms:
+            raise VmAbsent("absent", object=f"VM {vmid}", status=500)
+        return self.vms[vmid]
+
+    def vm_config(self, vmid):
+        return self.configs[vmid]
+
+    def vm_resources(self):
+        return self.resources
+
+    def add(self, vmid, status, uuid=UUID, name="web01"):
+        self.vms[vmid] = status
+        self.configs[vmid] = {"smbios1": f"uuid={uuid}"}
+        self.resources.append(VmResource(vmid, "beta1", name, status.status, ""))
+
+
+@pytest.fixture
+def target(monkeypatch):
+    target = Target()
+    monkeypatch.setattr(engines, "_target", lambda _spec, _secret: target)
+    return target
+
+
+@pytest.fixture
+def source(monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "LIBRARY", str(tmp_path / "lib"))
+    monkeypatch.setattr(places, "RUN", str(tmp_path / "run"))
+    cluster = Cluster()
+    monkeypatch.setattr(engines, "SourceNode", lambda _vmid: cluster.source)
+    return cluster
+
+
+def journal_of(*records, **options):
+    spec = spec_of(**options)
+    os.makedirs(places.migration_directory(ID))
+    journal = Journal(places.journal_path(ID))
+    journal.record(
+        "opened",
+        format=FORMAT,
+        migration_id=ID,
+        spec=spec.to_dict(),
+        spec_digest=spec.digest,
+        uuid=UUID,
+        time=1.0,
+        phase="preflight",
+    )
+    for kind, fields in records:
+        journal.record(kind, **fields)
+    journal.close()
+
+
+COMPLETED = [
+    ("running", {"facts": {"run_state": "running"}}),
+    ("reserving", {"vmid": 200}),
+    ("phase", {"phase": "completed", "time": 2.0}),
+]
+
+
+def test_second_run_of_a_completed_move_changes_nothing(source, target):
+    journal_of(*COMPLETED)
+    source.qemu.alive = False
+    target.vms[200] = RUNNING
+    result = engines.WorkerEngine().advance(spec_of(), "s", "completed")
+    assert (result["changed"], result["finished"], result["phase"]) == (False, True, "completed")
+    assert result["target"]["vmid"] == 200
+
+
+def test_completed_move_whose_target_does_not_run_is_told(source, target):
+    journal_of(*COMPLETED)
+    source.qemu.alive = False
+    target.vms[200] = STOPPED
+    with pytest.raises(TargetNotRunning):
+        engines.WorkerEngine().advance(spec_of(), "s", "completed")
+
+
+def test_two_running_copies_are_told_and_nothing_is_done(source, target):
+    journal_of(*COMPLETED)
+    target.vms[200] = RUNNING
+    with pytest.raises(Split):
+        engines.WorkerEngine().advance(spec_of(), "s", "completed")
+
+
+def test_vm_that_is_there_without_a_journal_is_found_by_its_uuid(source, target):
+    source.qemu.alive = False
+    target.add(300, RUNNING)
+    assert engines.WorkerEngine().advance(spec_of(), "s", "completed")["target"]["vmid"] == 300
+
+
+def test_vm_of_the_same_name_and_another_uuid_is_another_vm(source, target):
+    target.add(300, RUNNING, uuid=UUID.replace("7", "8"))
+    assert engines._same_vm(spec_of(), target, UUID) is None
+
+
+def test_two_vms_of_the_uuid_are_ambiguous(source, target):
+    target.add(300, RUNNING)
+    target.add(301, RUNNING)
+    with pytest.raises(VmAmbiguous):
+        engines._same_vm(spec_of(), target, UUID)
+
+
+def test_move_under_way_with_another_spec_is_refused(source, target):
+    journal_of(("phase", {"phase": "mirroring"}))
+    with pytest.raises(SpecDiffers):
+        engines.WorkerEngine().advance(spec_of(offline=True), "s", "completed")
+
+
+def test_number_with_residue_is_not_used_again(source, target):
+    left = [{"kind": "vm", "vmid": 200}]
+    journal_of(
+        ("reserving", {"vmid": 200}), ("residue", {"objects": left}), ("phase", {"phase": "rolled_back", "time": 2.0})
+    )
+    target.vms[200] = STOPPED
+    with pytest.raises(TargetResidue) as caught:
+        engines._check_residue(spec_of(), target)
+    assert caught.value.facts["residue"] == left
+    target.vms.clear()
+    engines._check_residue(spec_of(), target)
+
+
+def test_aborting_nothing_is_no_change(source, target):
+    assert engines.WorkerEngine().abort(vmid=100)["changed"] is False
+
+
+def test_asking_for_an_unknown_vm_says_so(source):
+    with pytest.raises(NotFound):
+        engines.WorkerEngine().info(vmid=100)
+
+
+def test_migration_without_a_worker_is_told_from_its_journal(source):
+    journal_of(("phase", {"phase": "mirroring"}))
+    result = engines.WorkerEngine().info(vmid=100, journal=True)
+    assert (result["phase"], result["finished"], result["error"]["code"]) == ("mirroring", True, "HELD")
+    assert [record["kind"] for record in result["journal"]] == ["opened", "phase"]
+
+
+def test_configuration_that_is_shown_hides_what_nobody_should_read():
+    shown = engines._public(CONFIG + "cipassword: $5$abc\nsshkeys: ssh-rsa%20AAAA\n")
+    assert "abc" not in shown
+    assert "AAAA" not in shown
+    assert "cipassword: (not shown)" in shown

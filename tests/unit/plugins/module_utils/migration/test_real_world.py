@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The edge: locks that exclude Proxmox, exports that end, look-ups of recovery."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import pytest
+from unit.fakes.migration_run import OPTIONS, spec_of
+from unit.fakes.migration_world import UPID
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Refused
+
+
+@pytest.fixture
+def lock_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_world, "_MIGRATION_LOCK", str(tmp_path / "locks" / "pve-migrate-{vmid}"))
+    return tmp_path / "locks" / "pve-migrate-100"
+
+
+def test_migration_lock_excludes_others_until_released(lock_file):
+    node = real_world.SourceNode(100)
+    node.take_migration_lock(0)
+    with open(lock_file, "ab") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        node.release_migration_lock()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_held_migration_lock_is_refused_by_name(lock_file):
+    os.makedirs(lock_file.parent)
+    with open(lock_file, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Refused) as caught:
+            real_world.SourceNode(100).take_migration_lock(0)
+    assert (caught.value.code, caught.value.object) == ("MIGRATION_LOCK_HELD", str(lock_file))
+
+
+def test_export_hands_out_its_output_and_its_exit_status():
+    export = real_world.ExportProcess(["sh", "-c", "printf abc; exit 3"])
+    assert os.read(export.fileno(), 10) == b"abc"
+    assert export.wait(5) == 3
+
+
+def test_export_that_hangs_is_ended():
+    export = real_world.ExportProcess(["sleep", "60"])
+    assert export.wait(0.01) == -9
+
+
+class Api:
+    """A session that answers from a table."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def get(self, *segments, **parameters):
+        self.asked.append((segments, parameters))
+        return self.answer
+
+
+def test_own_tunnel_task_is_found_among_the_running_ones():
+    mine = UPID.format(vmid=200)
+    api = Api([{"upid": UPID.format(vmid=201)}, {"upid": mine, "endtime": 1}, {"upid": mine}, "junk"])
+    assert real_world.TargetNode(api, "b1").own_tunnel_task(200) == mine
+    assert api.asked[0][1] == {"source": "active", "typefilter": "qmtunnel", "vmid": 200}
+    assert real_world.TargetNode(Api([]), "b1").own_tunnel_task(200) is None
+
+
+def test_only_volumes_of_the_storage_count():
+    api = Api([{"volid": "fast:200/a"}, {"volid": "slow:200/b"}, {"volid": 7}, None])
+    assert real_world.TargetNode(api, "b1").volumes_of("fast", 200) == ["fast:200/a"]
+
+
+def test_endpoint_is_that_of_the_spec():
+    endpoint = real_world.endpoint_of(spec_of(target={**OPTIONS["target"], "api_port": 9999}))
+    assert (endpoint.host, endpoint.port, endpoint.node, endpoint.user) == ("b1", 9999, "beta1", "mig@pve")
