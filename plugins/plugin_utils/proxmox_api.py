@@ -161,7 +161,7 @@ def open_api(endpoint: Endpoint, secret: Optional[str], side: Side) -> ProxmoxAp
             f"a Python library is missing on the controller: {MISSING.name}",
             side=Side.CONTROLLER,
             object="controller",
-            remedy="Install what requirements.txt of the collection lists.",
+            remedy="Install what meta/ee-requirements.txt of the collection lists.",
         )
     if not secret:
         raise ClustersInvalid(
