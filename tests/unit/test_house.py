@@ -57,8 +57,9 @@ EDGES = {
     "migration/control_socket.py",
     "migration/engines.py",
     "migration/journal.py",
-    "migration/launch.py",
     "migration/package.py",
+    "migration/places.py",
+    "migration/real_world.py",
     "migration/target_node.py",
     "migration/worker.py",
 }

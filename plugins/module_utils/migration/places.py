@@ -111,12 +111,25 @@ def newest(vmid: Optional[int] = None, uuid: Optional[str] = None) -> Optional[F
         except NotFound:
             continue  # the directory was made, the first record was not: nothing was done
         except JournalUnreadable as error:
+            if _is_of_another(migration_id, vmid):
+                continue
             error.object = journal_path(migration_id)
             raise
         fits = (uuid is None or facts.uuid == uuid) and (vmid is None or facts.vmid == vmid)
         if fits and (found is None or facts.opened_at > found.opened_at):
             found = facts
     return found
+
+
+def _is_of_another(migration_id: str, vmid: Optional[int]) -> bool:
+    """Whether the first line of a damaged journal still tells that it is of another VM."""
+    with open(journal_path(migration_id), "rb") as stream:
+        first = stream.readline()
+    try:
+        facts = fold(journal.decode(first)[0])
+    except JournalUnreadable:
+        return False
+    return vmid is not None and facts.spec is not None and facts.vmid != vmid
 
 
 class VmLock:

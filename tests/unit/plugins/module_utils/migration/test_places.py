@@ -66,6 +66,13 @@ def test_damaged_journal_is_not_passed_over(tmp_path):
     assert caught.value.object == places.journal_path("a" * 32)
 
 
+def test_damaged_journal_of_another_vm_does_not_stand_in_the_way():
+    write("a" * 32, 1.0, vmid=101)
+    with open(places.journal_path("a" * 32), "ab") as stream:
+        stream.write(b"2 00000000 {}\n2 00000000 {}\n")
+    assert places.newest(vmid=100) is None
+
+
 def test_directory_without_a_record_is_no_migration(tmp_path):
     os.makedirs(places.migration_directory("a" * 32))
     assert places.newest(vmid=100) is None

@@ -183,4 +183,6 @@ def test_small_disks_count_together():
 
 
 def test_long_measure_outweighs_short_ones():
-    assert combine([Measure(100 * MIB, 2.0, 80 * MIB), Measure(MIB, 10.0, MIB // 10)]).rate == 80 * MIB
+    assert combine([Measure(100 * MIB, 2.0, 80 * MIB), Measure(MIB, 10.0, MIB // 10)]) == Measure(
+        101 * MIB, 12.0, 80 * MIB
+    )
