@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from conformance.replay import Outcome, replay  # noqa: E402
+from conformance.world import clear_debris  # noqa: E402
 
 SHOWN = 6
 
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="show every deviation")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
+    clear_debris()
     outcomes = []
     for path in files(options.captures, options.names):
         outcomes.append(replay(path, options.slow))

@@ -6,6 +6,7 @@ Every file gets a lab of its own: it comes up in a second, and nothing of the fi
 """
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Pattern, Tuple
 
 from lab.hosts import Host
-from lab.instance import CHECKOUT, Lab
+from lab.instance import CHECKOUT, Lab, down, instances
 from lab.network import Segment
 
 from .capture import Capture
@@ -30,13 +31,13 @@ from .preconditions import Needs, Vm
 from .source import Engine, SourceVm
 from .wire import WebSocket
 
-__all__ = ["Ran", "World"]
+__all__ = ["Ran", "World", "clear_debris"]
 
 _HERE = Path(__file__).resolve().parent
 API_PORT = 8006
 LONG_SCALE = 0.05
 STATE = CHECKOUT / "build" / "conformance"
-"""A place of its own: other users of the lab clear up what they take for debris."""
+"""One directory per process below: other users of the lab, and other runs, clear up what they take for debris."""
 START_TIMEOUT_S = 60.0
 
 
@@ -48,6 +49,15 @@ class Ran:
     stderr: str
     rc: int
     elapsed: float
+
+
+def clear_debris() -> None:
+    """Removes the labs of runs that were killed."""
+    for place in STATE.iterdir() if STATE.is_dir() else []:
+        if place.name.isdigit() and not Path("/proc", place.name).exists():
+            for number in instances(place):
+                down(number, state=place)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 class World:
@@ -69,7 +79,7 @@ class World:
 
     def __enter__(self) -> "World":
         personality = dict(self.needs.personality, long_scale=self.long_scale)
-        self.lab = Lab.up({"source": ["source"], "target": ["target"]}, state=STATE, personality=personality,
+        self.lab = Lab.up({"source": ["source"], "target": ["target"]}, state=STATE / str(os.getpid()), personality=personality,
                           guest={})
         try:
             self._prepare()
@@ -83,6 +93,8 @@ class World:
             self._monitor.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self.lab.down()
+        with contextlib.suppress(OSError):
+            (STATE / str(os.getpid())).rmdir()
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
