@@ -30,6 +30,7 @@ from .records import RecordCheck, check_image
 __all__ = ["Guest", "GuestTimeout", "Heartbeat", "Switch", "Transcript", "qmp_status"]
 
 POLL = 0.02  # seconds between two looks for a serial socket
+BOOT_TIMEOUT = 180.0  # seconds; a guest boots in 3 s on a quiet machine, in a minute beside ten others
 HEARTBEAT = re.compile(r"HB (\d+) (\d+) (\d+)")
 ACKNOWLEDGE = re.compile(r"ACK (\d+) (\d+)")
 LATE = 2  # heartbeats whose characters may be under way in UART and socket at the switch (lab.md 3)
@@ -243,7 +244,7 @@ class Guest:
                 self._changed.wait(min(left, 0.5))
             return found
 
-    def wait_heartbeats(self, count: int = 1, host: str = "", timeout: float = 90.0) -> None:
+    def wait_heartbeats(self, count: int = 1, host: str = "", timeout: float = BOOT_TIMEOUT) -> None:
         """Wait for so many heartbeats from now on, of one host (by name) or any."""
         with self._changed:
             start = len(self.transcript.heartbeats)
@@ -261,7 +262,7 @@ class Guest:
 
         return str(self._wait(matching, timeout, "line %r" % pattern))
 
-    def wait_acknowledged(self, more: int = 1, timeout: float = 60.0) -> dict[int, int]:
+    def wait_acknowledged(self, more: int = 1, timeout: float = BOOT_TIMEOUT) -> dict[int, int]:
         """Wait until every known disk has so many more acknowledged records (at least one disk)."""
         with self._changed:
             start = self.transcript.acknowledged()

@@ -282,13 +282,18 @@ static void record(int handle, u32 disk, int ring, u64 seq)
 
 static void dirty(void)
 {
-    u64 pages = (u64)set_mib << 8, page = 0, random = 88172645463325252ul, due = now_ms(MONOTONIC), owed = 0;
+    u64 pages = (u64)set_mib << 8, page = 0, random = 88172645463325252ul, due = now_ms(MONOTONIC), owed = 0, last = due;
     u8 *set = (u8 *)sys(MMAP, 0, (u64)set_mib << 20, 3, 0x22, -1, 0);
     if ((s64)set < 0 && (s64)set > -4096)
         return;
     for (;;) {
+        u64 elapsed;
         sleep_until(&due, 10);
-        owed += (u64)shared->dirty_mib * 256 * 10; /* pages per second, in 10 ms steps, times 1000 */
+        elapsed = now_ms(MONOTONIC) - last;
+        last += elapsed;
+        if (elapsed > 200) /* after a pause: no burst to catch up */
+            elapsed = 200;
+        owed += (u64)shared->dirty_mib * 256 * elapsed; /* thousandths of pages */
         while (owed >= 1000) {
             u64 at;
             for (at = 0; at < 4096; at += 64) {
