@@ -77,6 +77,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "qemu.nbd",
     "qemu.qmp",
     "qemu.status",
+    "transport.books",
     "transport.errors",
     "transport.guard",
     "transport.interface",

@@ -26,6 +26,8 @@ __all__ = [
 MIB = 1024 * 1024
 COUNTS_FROM = 64 * MIB  # acknowledged bytes before a measured rate means anything
 UNMEASURED_RATE = 50 * MIB  # bytes/s without a measure and without a word of the user
+SATURATED = 512 * 1024  # bytes in flight from which the target, not the source, sets the pace
+SATURATED_FROM = 8 * MIB  # bytes acknowledged in that state before they stand for the whole
 SHARE = 0.9  # of the acknowledged rate: a queue that never drains would only grow
 BURST_SECONDS = 0.02  # what may be caught up after a late wake-up; poll() counts in milliseconds
 MIN_BURST = 128 * 1024  # bytes; one frame
@@ -79,50 +81,55 @@ class Measure:
 
     acknowledged: int = 0  # bytes
     busy_s: float = 0.0  # seconds in which written bytes were waiting for an answer
-    rate: int = 0  # bytes/s; the best of the finished windows, else the mean so far
+    rate: int = 0  # bytes/s, over the time in which the target was kept busy
 
 
 class Meter:
-    """Measures the rate at which written bytes are acknowledged while any are in flight.
+    """Measures the rate at which written bytes are acknowledged while the target is kept busy.
 
-    A mirror that follows a quiet guest sends little and proves nothing about the target's speed. So the rate
-    is taken per window of 64 MiB, over the time in which something was in flight, and the best window counts.
+    A mirror that follows a quiet guest sends little and proves nothing about the target's speed, and a source
+    that reads slowly proves too little. So only the time counts in which at least half a mebibyte was waiting
+    for an answer; without any such time it is the time in which anything was.
     """
 
     def __init__(self, now: float) -> None:
         self._at = now
         self._acknowledged = 0
-        self._waiting = False
+        self._in_flight = 0
         self._busy = 0.0
-        self._window_bytes = 0
-        self._window_busy = 0.0
-        self._best = 0
+        self._saturated_busy = 0.0
+        self._saturated_bytes = 0
 
     def update(self, acknowledged: int, in_flight: int, now: float) -> None:
         """The totals as they stand at ``now``."""
-        if self._waiting:
+        if self._in_flight > 0:
             self._busy += now - self._at
-            self._window_busy += now - self._at
-        self._window_bytes += acknowledged - self._acknowledged
-        self._at, self._acknowledged, self._waiting = now, acknowledged, in_flight > 0
-        if self._window_bytes >= COUNTS_FROM and self._window_busy > 0:
-            self._best = max(self._best, int(self._window_bytes / self._window_busy))
-            self._window_bytes, self._window_busy = 0, 0.0
+        if self._in_flight >= SATURATED:
+            self._saturated_busy += now - self._at
+            self._saturated_bytes += acknowledged - self._acknowledged
+        self._at, self._acknowledged, self._in_flight = now, acknowledged, in_flight
 
     @property
     def measure(self) -> Measure:
         """What is known so far."""
-        mean = int(self._acknowledged / self._busy) if self._busy > 0 else 0
-        return Measure(self._acknowledged, self._busy, self._best or mean)
+        if self._saturated_bytes >= SATURATED_FROM and self._saturated_busy > 0:
+            rate = self._saturated_bytes / self._saturated_busy
+        else:
+            rate = self._acknowledged / self._busy if self._busy > 0 else 0.0
+        return Measure(self._acknowledged, self._busy, int(rate))
 
 
 def combine(measures: Iterable[Measure]) -> Measure:
-    """Several streams as one, cautiously: mirrors that ran at the same time count as if one after another."""
-    known = list(measures)
+    """Several streams as one, cautiously: mirrors that ran at the same time count as if one after another.
+
+    The rate comes from those that carried enough to show one: a disk of a megabyte is all latency.
+    """
+    known = [measure for measure in measures if measure.rate > 0]
+    telling = [measure for measure in known if measure.acknowledged >= SATURATED_FROM] or known
+    seconds = sum(measure.acknowledged / measure.rate for measure in telling)
+    rate = int(sum(measure.acknowledged for measure in telling) / seconds) if seconds > 0 else 0
     total = sum(measure.acknowledged for measure in known)
-    busy = sum(measure.busy_s for measure in known)
-    full = [measure.rate for measure in known if measure.acknowledged >= COUNTS_FROM]
-    return Measure(total, busy, max(full) if full else int(total / busy) if busy > 0 else 0)
+    return Measure(total, sum(measure.busy_s for measure in known), rate)
 
 
 def stream_rate(

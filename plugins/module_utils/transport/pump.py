@@ -24,13 +24,14 @@ from typing import Any, Callable, Dict, List, Optional, Union
 from ..errors import CrossclusterError
 from ..proxmox.endpoint import Endpoint
 from ..qemu.errors import NbdInvalid
-from ..qemu.nbd import Ledger, check_greeting
+from ..qemu.nbd import check_greeting
 from ..websocket import frames
 from ..websocket.errors import WebsocketError
+from .books import Books
 from .guard import Guard
 from .interface import EndReason, EventName, Kind, PumpEnd, PumpSettings
 from .local_end import InputEnd, Listener, SocketEnd
-from .pacing import Meter, TokenBucket
+from .pacing import TokenBucket
 from .pump_channel import PumpChannel
 from .remote_end import DEFAULT_PAYLOAD, WebsocketEnd
 
@@ -41,7 +42,6 @@ STATS_INTERVAL = 0.5  # seconds
 BURST_FRAMES = 8  # full frames before the other direction is looked at
 # Bytes from which a read that did not fill the frame is tried again: half-empty frames cost records.
 COALESCE_FROM = 4096
-LENGTH_HEADER = 8  # bytes; mtunnel-protocol 7.3: little-endian length in front of a sized stream
 
 Local = Union[SocketEnd, InputEnd]
 
@@ -74,19 +74,13 @@ class Pump:
         self._throttled = False
         self._stalled = False
         self._more = False  # the TLS object may hold bytes that poll() does not see
-        self._ledger = Ledger() if settings.kind is Kind.NBD else None
-        self.sent = 0
-        self.received = 0
-        self._ponged = 0
-        self._ping_marks: Dict[bytes, int] = {}
         self._sent_before = 0
-        self._head = b""
+        now = clock()
+        self.books = Books(settings.kind, settings.sized, now)
+        self._bucket = TokenBucket(settings.rate, now)
 
     def run(self) -> PumpEnd:
         """Open, carry, close."""
-        now = self._clock()
-        self._bucket = TokenBucket(self._settings.rate, now)
-        self._meter = Meter(now)
         try:
             self._remote = WebsocketEnd.open(
                 Endpoint(**self._settings.endpoint),
@@ -99,10 +93,11 @@ class Pump:
         except CrossclusterError as error:
             return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}")
         now = self._clock()
-        self._guard = Guard(awaits_greeting=self._ledger is not None, now=now)
+        is_nbd = self._settings.kind is Kind.NBD
+        self._guard = Guard(awaits_greeting=is_nbd, now=now)
         self._due = self._stats_due = now
         try:
-            if self._ledger is None:
+            if not is_nbd:
                 self._open_local()
             self._loop()
         finally:
@@ -127,7 +122,7 @@ class Pump:
                 if now >= self._due:
                     self._tick(now)
             except WebsocketError as error:
-                self._finish(EndReason.SERVER_LOST, False, f"{error.code}: {error.message}")
+                self._server_lost(f"{error.code}: {error.message}")
             except NbdInvalid as error:
                 self._finish(EndReason.NBD_INVALID, False, error.message)
 
@@ -206,10 +201,10 @@ class Pump:
                 return
             if COALESCE_FROM <= length < full:
                 length += local.recv_into(room[length:]) or 0
-            if not self._account(room[:length], now):
+            if not self.books.may_send(room[:length], now):
+                self._finish(EndReason.LENGTH_DIFFERS, False, f"more than the announced {self.books.announced} bytes")
                 return
             taken = remote.send_room(length)
-            self.sent += length
             if self._bucket.rate is not None:
                 self._bucket.take(length, now)
                 self._throttled = self._bucket.wait(now) > 0
@@ -217,26 +212,6 @@ class Pump:
                     return
             if not taken or length < full:
                 return
-
-    def _account(self, data: memoryview, now: float) -> bool:
-        """Look at what QEMU or the exporter sends; False when it must not be sent."""
-        if self._ledger is not None:
-            self._ledger.client(data, now)
-            self._meter.update(self._ledger.acknowledged, self._ledger.in_flight, now)
-        elif self._settings.kind is Kind.IMPORT and self._settings.sized:
-            if len(self._head) < LENGTH_HEADER:
-                self._head += bytes(data[: LENGTH_HEADER - len(self._head)])
-            if self.sent + len(data) > self.announced:
-                self._finish(EndReason.LENGTH_DIFFERS, False, f"more than the announced {self.announced} bytes")
-                return False
-        return True
-
-    @property
-    def announced(self) -> int:
-        """Bytes of a sized import, its header included."""
-        if len(self._head) < LENGTH_HEADER:
-            return LENGTH_HEADER
-        return LENGTH_HEADER + int.from_bytes(self._head, "little")
 
     def _local_eof(self, now: float) -> None:
         """QEMU or the exporter has finished: say so by a close frame and wait for the server's end."""
@@ -277,15 +252,12 @@ class Pump:
             self._deliver(event.payload, now)
         elif isinstance(event, frames.Pong):
             self._guard.pong(event.payload, now)
-            self._ponged = max(self._ponged, self._ping_marks.pop(event.payload, 0))
+            self.books.ponged(event.payload)
         elif isinstance(event, frames.Close):
             self._server_eof()
 
     def _deliver(self, data: bytes, now: float) -> None:
-        self.received += len(data)
-        if self._ledger is not None:
-            self._ledger.server(data, now)
-            self._meter.update(self._ledger.acknowledged, self._ledger.in_flight, now)
+        self.books.came(data, now)
         if self._draining_until is not None:
             return
         if self._local is None:
@@ -300,7 +272,7 @@ class Pump:
         """Before QEMU has connected only an NBD server has something to say: its greeting."""
         self._early.append(data)
         early = b"".join(self._early)
-        if self._ledger is None or len(early) > frames.MAX_PAYLOAD:
+        if self._settings.kind is not Kind.NBD or len(early) > frames.MAX_PAYLOAD:
             self._finish(EndReason.SERVER_LOST, False, "the target spoke before it was asked")
         elif self._listener is None and check_greeting(early):
             self._guard.greeted()
@@ -308,7 +280,7 @@ class Pump:
 
     def _server_eof(self) -> None:
         if self._draining_until is not None:
-            self._finish(*self._verdict_at_eof())
+            self._end_of_drain()
             return
         # What the server sent before belongs to QEMU: on the RAM stream the last words of the return path
         # decide whether the source succeeds (direct-transports 4.5).
@@ -316,16 +288,25 @@ class Pump:
             with contextlib.suppress(OSError):
                 self._local.flush()
         undelivered = self._local.pending if self._local is not None else 0
-        complete = not undelivered and not self._remote.pending and self._in_flight == 0
-        clean = complete and self._settings.kind is Kind.RAM and self.sent > 0
-        self._finish(EndReason.SERVER_CLOSED, clean)
+        # The last bytes of RAM are proven by QEMU's return path, not by us; an NBD server never leaves first.
+        proven = self._settings.kind is Kind.RAM and self.books.received > 0
+        self._finish(EndReason.SERVER_CLOSED, proven and not undelivered and not self._remote.pending)
 
-    def _verdict_at_eof(self) -> Any:
-        if self._settings.kind is Kind.IMPORT and self._settings.sized and self.sent != self.announced:
-            return EndReason.LENGTH_DIFFERS, False, f"{self.sent} bytes of the announced {self.announced}"
-        if self._ledger is not None and self._ledger.in_flight:
-            return EndReason.LOCAL_EOF, False, "written bytes without an answer"
-        return EndReason.LOCAL_EOF, True, ""
+    def _end_of_drain(self) -> None:
+        books = self.books
+        if books.is_complete:
+            self._finish(EndReason.LOCAL_EOF, True)
+        elif books.ledger is not None:
+            self._finish(EndReason.LOCAL_EOF, False, "written bytes without an answer")
+        else:
+            self._finish(EndReason.LENGTH_DIFFERS, False, f"{books.sent} bytes of the announced {books.announced}")
+
+    def _server_lost(self, detail: str) -> None:
+        ledger = self.books.ledger
+        if self._draining_until is not None and ledger is not None and not ledger.outstanding:
+            # An NBD server ends at the client's last request, so the close frame may meet a closed socket.
+            self._end_of_drain()
+        self._finish(EndReason.SERVER_LOST, False, detail)
 
     # Opening and closing.
 
@@ -383,48 +364,26 @@ class Pump:
             self._finish(EndReason.PARENT_GONE, False)
         if now >= self._stats_due:
             self._stats_due = now + STATS_INTERVAL
-            self._channel.tell_stats(self.stats(now))
+            pong_at = self._guard.pong_at
+            age = None if pong_at is None else round(now - pong_at, 3)
+            self._channel.tell_stats({**self.books.stats(), "pong_age_s": age})
 
     def _watch(self, now: float) -> None:
         """Ping when it is time, and ask the guard whether QEMU must be freed."""
-        guard, ledger = self._guard, self._ledger
-        if self.sent != self._sent_before:
-            self._sent_before = self.sent
+        guard, books = self._guard, self.books
+        if books.sent != self._sent_before:
+            self._sent_before = books.sent
             guard.sent(now)
         if guard.ping_due(now):
             self._ping(now)
-        oldest = None if ledger is None or ledger.oldest is None else ledger.oldest.since
-        negotiating = None if ledger is None else ledger.negotiating_since
-        reason = guard.verdict(now, oldest=oldest, negotiating=negotiating)
+        reason = guard.verdict(now, oldest=books.oldest, negotiating=books.negotiating)
         if reason is not None:
             self._finish(reason, False)
 
     def _ping(self, now: float) -> None:
         payload = self._guard.ping_sent(now)
-        self._ping_marks[payload] = self.sent
+        self.books.pinged(payload)
         self._remote.send_ping(payload)
-
-    @property
-    def _acknowledged(self) -> int:
-        """Bytes that are known to have arrived: in QEMU for NBD, in the proxy for the others."""
-        return self._ledger.acknowledged if self._ledger is not None else self._ponged
-
-    @property
-    def _in_flight(self) -> int:
-        return self._ledger.in_flight if self._ledger is not None else self.sent - self._ponged
-
-    def stats(self, now: float) -> Dict[str, Any]:
-        """The figures of the event ``stats``; bytes, bytes/s, seconds."""
-        pong_at, measure = self._guard.pong_at, self._meter.measure
-        return {
-            "sent": self.sent,
-            "received": self.received,
-            "acknowledged": self._acknowledged,
-            "in_flight": self._in_flight,
-            "acknowledged_rate": measure.rate,
-            "busy_s": round(measure.busy_s, 3),
-            "pong_age_s": None if pong_at is None else round(now - pong_at, 3),
-        }
 
     def _commands(self, now: float) -> None:
         for command in self._channel.commands():
@@ -452,7 +411,7 @@ def main(stdin: int = 0, stdout: int = 1) -> int:
         settings, secret = PumpSettings.parse(channel.first_line())
         pump = Pump(settings, secret, channel)
         end = pump.run()
-        figures = {"sent": pump.sent, "received": pump.received, "announced": pump.announced}
+        figures = {**pump.books.stats(), "announced": pump.books.announced}
     except CrossclusterError as error:
         end, figures = PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}"), {}
     channel.tell(EventName.ENDED, {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, **figures})
