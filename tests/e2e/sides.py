@@ -110,10 +110,10 @@ def files_below(host: Any, places: tuple[str, ...] = WRITTEN, contents: bool = T
     for place in places:
         base = Path(host.path(place))
         for directory, names, files in os.walk(base):
+            # What the lab's own daemons keep is no write of anybody else's.
+            names[:] = [name for name in names if not name.startswith(".lab-")]
             for name in [*names, *files]:
                 path = Path(directory) / name
-                if name.startswith(".lab-"):
-                    continue  # what the lab's own daemons keep
                 inside = place + str(path)[len(str(base)) :]
                 found[inside] = _print(path, contents)
     return found
