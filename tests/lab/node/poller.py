@@ -41,9 +41,10 @@ def poll(node: Node, counts: Dict[str, Dict[str, float]]) -> None:
 def read(node: Node) -> Dict[str, Dict[str, float]]:
     """The counts so far."""
     try:
-        return json.loads(node.path(FILE).read_text("ascii"))
+        counts: dict[str, dict[str, float]] = json.loads(node.path(FILE).read_text("ascii"))
     except FileNotFoundError:
         return {}
+    return counts
 
 
 def _main() -> None:

@@ -91,7 +91,8 @@ class _Connection:
                 raise _Failed("client closed connection")
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
-        return json.loads(line)
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def greet(self) -> None:
         """Wait for the greeting and leave negotiation mode."""

@@ -276,7 +276,7 @@ class Storages:
         if not storage.is_directory:
             return os.stat(real).st_size, "raw", os.stat(real).st_blocks * 512
         info = qemu_img_info(real, form)
-        return int(info["virtual-size"]), form, int(info.get("actual-size", 0))
+        return int(str(info["virtual-size"])), form, int(str(info.get("actual-size", 0)))
 
     def list(self, sid: str, vmid: Optional[int] = None) -> List[Volume]:
         """Images of a storage, ordered by volume id."""
@@ -364,7 +364,8 @@ def qemu_img_info(path: str, form: Optional[str] = None) -> Dict[str, object]:
     if done.returncode:
         failure = f"command '/usr/bin/qemu-img info '--output=json' {path}' failed: exit code {done.returncode}"
         raise Die(f"{failure}\n{done.stderr.rstrip()}", 1)
-    return json.loads(done.stdout)
+    info: dict[str, object] = json.loads(done.stdout)
+    return info
 
 
 def check_format(name: str, form: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import time
 import uuid
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -332,7 +333,7 @@ def create_vm(node: Node, vmid: int, params: Mapping[str, str]) -> None:
 def _defaults(values: Dict[str, str]) -> None:
     values.setdefault("smbios1", f"uuid={uuid.uuid4()}")
     values.setdefault("vmgenid", str(uuid.uuid4()))
-    values.setdefault("meta", f"creation-qemu={vm.qemu_version()},ctime={int(__import__('time').time())}")
+    values.setdefault("meta", f"creation-qemu={vm.qemu_version()},ctime={int(time.time())}")
     order = [key for key in sorted(values) if is_drive(key) and key not in ("efidisk0", "tpmstate0")]
     order += sorted(nics(values))
     if order:

@@ -12,14 +12,15 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import qmp, texts
+from . import qmp
 from .base import Die, Node, complain
 from .cluster import Cluster
 from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
 from .flock import config_lock, config_lock_path, held_descriptor
+from .incoming import Incoming, listen, migrate_socket, nbd_socket, nbd_stop
+from .process import alive, command, pid
 from .properties import drive_keys, parse_drive
 from .schema import is_cloudinit
 from .storage import Storages
@@ -51,65 +52,7 @@ PROGRAM = "qemu-system-x86_64"
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 BUSY_SECONDS = 30.0
-TRUE_CAPABILITIES = ("auto-converge", "xbzrle")
-WWW_DATA = 33
 LOCAL_DEVICE = re.compile(r"(hostpci|usb|serial|parallel|virtiofs)\d+|ivshmem")
-
-
-def migrate_socket(vmid: int) -> str:
-    """Where a starting target listens for RAM."""
-    return f"/run/qemu-server/{vmid}.migrate"
-
-
-def nbd_socket(vmid: int) -> str:
-    """Where its NBD server listens."""
-    return f"/run/qemu-server/{vmid}_nbd.migrate"
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A start that waits for a migration.
-
-    nbd: config key -> {"volid", "drivestr"} as the tunnel's `disk` returned it; nbd_proto_version 0 opens the NBD
-    server on clear-text TCP of the node's address, as the real one does when the source omits it.
-    """
-
-    migratedfrom: str = ""
-    nbd: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    nbd_proto_version: int = 0
-    host_mtu: Mapping[str, int] = field(default_factory=dict)
-    node_address: str = "127.0.0.1"
-
-
-# state
-
-
-def pid(node: Node, vmid: int) -> Optional[int]:
-    """Process id of the VM's QEMU, or None."""
-    try:
-        number = int(node.path(f"/run/qemu-server/{vmid}.pid").read_text("ascii").strip() or "0")
-        with open(f"/proc/{number}/cmdline", "rb") as stream:
-            words = stream.read().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return number if f"{node.root}/run/qemu-server/{vmid}.pid".encode() in words and _alive(number) else None
-
-
-def _alive(number: int) -> bool:
-    try:
-        with open(f"/proc/{number}/stat", encoding="ascii", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def command(
-    node: Node, vmid: int, name: str, arguments: Optional[Mapping[str, Any]] = None, timeout: Optional[float] = None
-) -> Any:
-    """A monitor command; `VM N not running` without a process."""
-    if pid(node, vmid) is None:
-        raise Die(texts.not_running(vmid), 2)
-    return qmp.run(node, vmid, name, arguments, timeout)
 
 
 def qemu_version() -> str:
@@ -183,7 +126,7 @@ def start_now(
     _check_volumes(node, config.values)
     _launch(node, vmid, argv, config.values, "QEMU: " if incoming else "")
     _after_start(node, vmid, config.values)
-    return _listen(node, vmid, incoming) if incoming else {}
+    return listen(node, vmid, incoming) if incoming else {}
 
 
 def _make_cloudinit(node: Node, vmid: int, values: Mapping[str, str]) -> None:
@@ -281,78 +224,6 @@ def _plug_tap(tap: str, nic: Mapping[str, str]) -> None:
     subprocess.run(["ip", "-batch", "-"], input=lines, text=True, capture_output=True, check=False)
 
 
-# listening for a migration
-
-
-def _listen(node: Node, vmid: int, incoming: Incoming) -> Dict[str, Any]:
-    _set_capabilities(node, vmid)
-    socket_path = migrate_socket(vmid)
-    _give_to_proxy(node, socket_path)
-    migrate: Dict[str, Any] = {"proto": "unix", "addr": socket_path, "uri": f"unix:{socket_path}"}
-    complain(f"migration listens on unix:{socket_path}")
-    drives: Dict[str, Dict[str, str]] = {}
-    if incoming.nbd:
-        where = _start_nbd(node, vmid, incoming)
-        if where.startswith("nbd:unix:"):
-            migrate["unix_sockets"] = [nbd_socket(vmid)]
-        for key in incoming.nbd:
-            drives[key] = _export(node, vmid, key, incoming.nbd[key], where)
-    return {"migrate": migrate, "drives": drives}
-
-
-def _set_capabilities(node: Node, vmid: int) -> None:
-    known = [entry["capability"] for entry in command(node, vmid, "query-migrate-capabilities")]
-    wanted = [{"capability": name, "state": name in TRUE_CAPABILITIES} for name in known]
-    command(node, vmid, "migrate-set-capabilities", {"capabilities": wanted})
-
-
-def _start_nbd(node: Node, vmid: int, incoming: Incoming) -> str:
-    if incoming.nbd_proto_version >= 1:
-        path = nbd_socket(vmid)
-        node.path(path).unlink(missing_ok=True)
-        address: Dict[str, Any] = {"type": "unix", "data": {"path": str(node.path(path))}}
-        command(node, vmid, "nbd-server-start", {"addr": address})
-        _give_to_proxy(node, path)
-        return f"nbd:unix:{path}"
-    for port in range(60000, 60051):
-        address = {"type": "inet", "data": {"host": incoming.node_address, "port": str(port)}}
-        try:
-            command(node, vmid, "nbd-server-start", {"addr": address})
-        except qmp.MonitorError as error:
-            if "in use" in error.text:
-                continue
-            raise
-        return f"nbd:{incoming.node_address}:{port}"
-    raise Die("unable to find free port (60000-60050)")
-
-
-def _export(node: Node, vmid: int, key: str, disk: Mapping[str, str], where: str) -> Dict[str, str]:
-    device = f"drive-{key}"
-    blocks = command(node, vmid, "query-block")
-    name = next(
-        (block["inserted"]["node-name"] for block in blocks if block["device"] == device and "inserted" in block), None
-    )
-    if name is None:
-        raise Die(f"drive '{key}' does not exist")
-    export = {"id": device, "node-name": name, "writable": True, "name": device, "type": "nbd"}
-    command(node, vmid, "block-export-add", export)
-    uri = f"{where}:exportname={device}"
-    complain(f"storage migration listens on {uri} volume:{disk['drivestr']}")
-    return {"drivestr": disk["drivestr"], "volid": disk["volid"], "nbd_uri": uri}
-
-
-def _give_to_proxy(node: Node, path: str) -> None:
-    try:
-        os.chown(node.path(path), WWW_DATA, -1)
-    except OSError:
-        pass
-
-
-def nbd_stop(node: Node, vmid: int) -> None:
-    """End the NBD server; a second call is QEMU's own refusal."""
-    command(node, vmid, "nbd-server-stop", None, 25.0)
-
-
 # stop, resume and the like
 
 
@@ -393,7 +264,7 @@ def _await_end(node: Node, number: int) -> None:
 
 def _gone(number: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while _alive(number):
+    while alive(number):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
