@@ -41,6 +41,7 @@ READ = 131072
 DEATH_DELAY = 5.0  # seconds between the exception and the end of the process
 FAULT_POLL = 0.02  # seconds a change of /run/lab-faults may take to be seen
 STATS_POLL = 0.1
+IDLE_POLL = 0.25  # with no websocket open
 DRAIN_TICK = 0.004
 BUCKET_SECONDS = 0.05  # a late event loop may catch up that much
 KEEP_ALIVE = 15.0
@@ -197,6 +198,7 @@ class Connection(asyncio.Protocol):
         self.held_in: List[bytes] = []
         self.held_out: List[bytes] = []
         self.finish_held = False
+        self.eof_held = False
         self.idle: Optional[asyncio.TimerHandle] = None
 
     # -- TCP and TLS ------------------------------------------------------------------------------------------------
@@ -214,6 +216,12 @@ class Connection(asyncio.Protocol):
         backend = self.backend
         if backend is None:
             return
+        if self.worker.silence(self) == "both":
+            self.worker.ghosts.add(self)  # a dead network would not have told about the end either
+            return
+        self._bury(backend)
+
+    def _bury(self, backend: Backend) -> None:
         self.worker.stats.ended(self.summary())
         if self.closing_frame and backend.queue:
             self.worker.lingering.add(backend)  # a close frame came: what it closed is still passed on
@@ -284,6 +292,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self.mode is Mode.WEBSOCKET and self.worker.silence(self) == "both":
+            self.eof_held = True
             return True
         self._client_ended()
         return False
@@ -371,6 +380,7 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request, key: str, path: str) -> None:
         self.kind = stream_kind(path)
+        self.worker.look_for_faults()
         self.facts = {
             "socket": path,
             "kind": self.kind,
@@ -446,7 +456,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def to_client(self, data: bytes) -> None:
-        """Bytes of the UNIX socket."""
+        """Bytes of the UNIX socket; a ghost has nobody to give them to."""
         self.facts["to_client"] += len(data)
         self._deliver(frames(data, self.worker.frame_limit(self)))
 
@@ -467,6 +477,11 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Silence is over: deliver what was held, in order."""
+        if self in self.worker.ghosts:
+            self.worker.ghosts.discard(self)
+            if self.backend:
+                self._bury(self.backend)
+            return
         incoming, self.held_in = self.held_in, []
         outgoing, self.held_out = self.held_out, []
         for data in outgoing:
@@ -479,6 +494,9 @@ class Connection(asyncio.Protocol):
                 self._end_writing()
             else:
                 self.finish()
+
+        if self.eof_held:
+            self._client_ended()
 
     def backend_alive(self) -> bool:
         """Whether the UNIX side is still there."""
@@ -499,6 +517,7 @@ class Worker:
         self.context = context
         self.connections: Set[Connection] = set()
         self.lingering: Set[Backend] = set()
+        self.ghosts: Set[Connection] = set()
         self.stats = StatsFile(node, slot)
         self.drain: Optional[float] = None
         self.loop: asyncio.AbstractEventLoop
@@ -560,17 +579,22 @@ class Worker:
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
-    def _poll_faults(self) -> None:
-        silent = {c for c in self.connections if c.held_in or c.held_out or c.finish_held}
+    def look_for_faults(self) -> None:
+        """Read the directory of faults."""
         self._faults = [fault for _, fault in faults._all(self.node.root)]
         self.drain = next((float(f["rate"]) for f in self._faults if f.get("fault") == "drain"), None)
+
+    def _poll_faults(self) -> None:
+        silent = self.ghosts | {c for c in self.connections if c.held_in or c.held_out or c.finish_held or c.eof_held}
+        self.look_for_faults()
         for connection in silent:
             if not self.silence(connection):
                 connection.release()
         for backend in [b for b in self.lingering if not b.queue]:
             backend.close()
             self.lingering.discard(backend)
-        self.loop.call_later(FAULT_POLL, self._poll_faults)
+        busy = self.lingering or self.ghosts or any(connection.backend for connection in self.connections)
+        self.loop.call_later(FAULT_POLL if busy else IDLE_POLL, self._poll_faults)
 
     def allowance(self) -> int:
         """Bytes that may be passed on to UNIX sockets now: a bucket filled at the drain rate."""
@@ -631,4 +655,5 @@ class Worker:
 
     def _poll_stats(self) -> None:
         self.stats.write(self._summaries(), self.drain)
-        self.loop.call_later(STATS_POLL, self._poll_stats)
+        busy = any(connection.backend for connection in self.connections)
+        self.loop.call_later(STATS_POLL if busy else IDLE_POLL, self._poll_stats)
