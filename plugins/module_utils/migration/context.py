@@ -10,6 +10,7 @@ meanwhile serves the pumps, the control channel and the callers' wishes.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any, Dict, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
@@ -41,6 +42,7 @@ class Context:
         self.facts = facts
         self.requests = requests
         self.progress = progress
+        self.lock = threading.Lock()  # the control socket's threads read the facts
         self._plan: Optional[Plan] = None
         self.tunnel: Optional[Tunnel] = None
         self.pumps: Dict[str, Pump] = {}
@@ -119,7 +121,8 @@ class Context:
             self.remember(kind, **fields)
 
     def _take_in(self, record: Dict[str, Any]) -> None:
-        self.facts.apply(record)
+        with self.lock:
+            self.facts.apply(record)
         if record["kind"] == "COMMIT_INTENT":
             self.intent_at = self.world.clock.monotonic()
 

@@ -87,7 +87,8 @@ class Worker:
     # Operations of the control socket
 
     def _report(self, snapshot: Mapping[str, Any]) -> Dict[str, Any]:
-        result = report(self.facts, snapshot)
+        with self.context.lock:
+            result = report(self.facts, snapshot)
         stuck = self.context.stuck_since
         if stuck is not None and time.monotonic() - stuck > _PATIENCE:
             # The worker goes on trying; the caller is told and may come back (safety 6.1, H).
@@ -211,7 +212,9 @@ def _start() -> int:
     directory = places.run_directory(migration_id)
     os.makedirs(places.RUN, mode=0o700, exist_ok=True)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    _write_private(places.secrets_path(migration_id), json.dumps({"target_api_token_secret": order["secret"]}))
+    secrets_path = places.secrets_path(migration_id)
+    if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
+        _write_private(secrets_path, json.dumps({"target_api_token_secret": order["secret"]}))
     if order.get("opened") is not None:
         os.makedirs(places.migration_directory(migration_id), mode=0o700)
         journal = Journal(places.journal_path(migration_id))
