@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import unquote
 
@@ -217,7 +217,8 @@ class Section:
 
     name: str
     header: str
-    lines: Tuple[str, ...]
+    # Not shown: a config may hold a password hash.
+    lines: Tuple[str, ...] = field(repr=False)
 
     def items(self) -> Iterator[Tuple[str, str]]:
         """Keys and values, without the description in comment lines."""

@@ -141,6 +141,10 @@ def test_message_does_not_quote_what_may_be_secret():
     assert "canary" not in str(caught.value)
 
 
+def test_repr_shows_no_value():
+    assert "canary" not in repr(parse("cipassword: canary\n[s1]\ncipassword: canary\n"))
+
+
 def test_uuid_that_is_none_is_refused():
     with pytest.raises(ConfigInvalid):
         parse("smbios1: uuid=nonsense\n").uuid  # noqa: B018
