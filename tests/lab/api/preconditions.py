@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Callable, List, Optional
+from typing import Callable, Optional, Sequence
 
 from lab.node.base import Die, Node, ParamError, may_all
 from lab.node.cluster import Cluster
@@ -17,7 +17,7 @@ from . import peers
 
 __all__ = ["bridge", "forget", "node_address", "storage", "stub"]
 
-May = Callable[[str, List[str], bool], bool]
+May = Callable[[str, Sequence[str], bool], bool]
 
 
 def storage(node: Node, sid: str, may: Optional[May]) -> None:

@@ -9,6 +9,7 @@ the front-end workers (three, as MAX_WORKERS says) that terminate TLS.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 from lab.node.base import Node
 
@@ -117,13 +118,16 @@ class Master:
         self._start(lambda: Daemon(self.node, self.registry).serve(self.unix))
         self._start(lambda: statd.serve(self.node))
         for slot in range(current().workers):
-            self._start(lambda slot=slot: Worker(self.node, self.context, slot).run(self.tcp))
+            self._start(functools.partial(self._worker, slot))
         while True:
             pid, status = os.wait()
             work = self.children.pop(pid, None)
             if work:
                 log.error("child %d ended with %d, starting another", pid, status)
                 self._start(work)
+
+    def _worker(self, slot: int) -> None:
+        Worker(self.node, self.context, slot).run(self.tcp)
 
     def _start(self, work: Callable[[], None]) -> None:
         pid = os.fork()
@@ -146,7 +150,7 @@ class Master:
         os._exit(0)
 
 
-def main(arguments: Optional[list] = None) -> int:
+def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="lab-api")
     parser.add_argument("--address", default=os.environ.get("LAB_API_ADDRESS", ""))

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from lab.node import qmp, update, vm, vmconfig
 from lab.node.base import Denied, Die, Node
@@ -53,7 +54,7 @@ class Session:
         """The node's storages."""
         return Storages(self.node)
 
-    def may(self, path: str, privileges: List[str], any_of: bool = False) -> bool:
+    def may(self, path: str, privileges: Sequence[str], any_of: bool = False) -> bool:
         """Whether the tunnel's user holds the privileges now."""
         return Access.of(self.node).may(self.user, path, privileges, any_of)
 
@@ -363,7 +364,7 @@ def _clean_up(session: Session) -> None:
         node.path("/etc/pve/firewall/%d.fw" % session.vmid).unlink(missing_ok=True)
     for volid in session.volumes:
         say("freeing volume '%s' as part of cleanup" % volid)
-        _try(lambda volid=volid: session.storages.free(volid))
+        _try(functools.partial(session.storages.free, volid))
     _try(lambda: preconditions.forget(node, session.vmid))
 
 

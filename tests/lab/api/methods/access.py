@@ -72,7 +72,8 @@ def tokens(call: Call) -> List[Dict[str, Any]]:
     user = call.params["userid"]
     if user != call.caller.user.partition("!")[0]:
         call.need("/access/users/" + user, "User.Modify")
-    return _user(call, user)["tokens"]
+    known = call.access.config.tokens
+    return [_token(full, known[full]) for full in sorted(known) if full.startswith(user + "!")]
 
 
 @method("GET", "/access/roles")

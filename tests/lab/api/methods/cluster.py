@@ -162,7 +162,7 @@ def nextid(call: Call) -> str:
         return str(call.cluster.next_id())
     if call.cluster.locate(int(wanted)) is not None:
         raise ParamError({"vmid": "VM %s already exists" % wanted})
-    return wanted
+    return str(wanted)
 
 
 @method("GET", "/cluster/ha/resources", {"type": string(optional=True)}, AUDIT)
