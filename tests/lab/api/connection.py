@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request, key: str, path: str) -> None:
         self.kind = stream_kind(path)
-        self.worker.look_for_faults()
+        self.worker.wake()
         self.facts = {
             "socket": path,
             "kind": self.kind,

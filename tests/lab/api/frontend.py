@@ -58,6 +58,7 @@ class Worker:
         self._faults: List[Dict[str, Any]] = []
         self._kept: Set["asyncio.Task[None]"] = set()
         self.thirsty: Set[Backend] = set()
+        self._next_poll: Optional[asyncio.TimerHandle] = None
         self._bucket = 0.0
         self._filled = 0.0
 
@@ -113,14 +114,19 @@ class Worker:
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
-    def look_for_faults(self) -> None:
-        """Read the directory of faults."""
+    def wake(self) -> None:
+        """A websocket comes up: from now on faults are looked for often."""
+        if self._next_poll:
+            self._next_poll.cancel()
+        self._poll_faults()
+
+    def _look_for_faults(self) -> None:
         self._faults = [fault for _, fault in faults._all(self.node.root)]
         self.drain = next((float(f["rate"]) for f in self._faults if f.get("fault") == "drain"), None)
 
     def _poll_faults(self) -> None:
         silent = self.ghosts | {c for c in self.connections if c.held_in or c.held_out or c.finish_held or c.eof_held}
-        self.look_for_faults()
+        self._look_for_faults()
         for connection in silent:
             if not self.silence(connection):
                 connection.release()
@@ -128,7 +134,7 @@ class Worker:
             backend.close()
             self.lingering.discard(backend)
         busy = self.lingering or self.ghosts or any(connection.backend for connection in self.connections)
-        self.loop.call_later(FAULT_POLL if busy else IDLE_POLL, self._poll_faults)
+        self._next_poll = self.loop.call_later(FAULT_POLL if busy else IDLE_POLL, self._poll_faults)
 
     def allowance(self) -> int:
         """Bytes that may be passed on to UNIX sockets now: a bucket filled at the drain rate."""
