@@ -31,6 +31,7 @@ class Comparer:
         self._digests = [re.compile(pattern) for pattern in rules["digests"]]
         self._unordered_lines = [re.compile(pattern) for pattern in rules["unordered_lines"]]
         self._unordered_lists = [re.compile(pattern) for pattern in rules["unordered_lists"]]
+        self._unordered_words = [re.compile(pattern) for pattern in rules["unordered_words"]]
         self._dropped_lines = [re.compile(pattern) for pattern in rules["dropped_lines"]]
 
     def differences(self, expected: Any, actual: Any, path: str = "", partial: bool = False) -> List[str]:
@@ -94,6 +95,8 @@ class Comparer:
             return [f"{path or '.'}: expected {expected!r}, got {actual!r}"]
         if _any(self._digests, path):
             return [] if re.fullmatch(r"[0-9a-f]{40}", actual) else [f"{path}: no digest: {actual!r}"]
+        if _any(self._unordered_words, path) and sorted(expected.split(",")) == sorted(actual.split(",")):
+            return []
         if self.same_text(expected, actual):
             return []
         return [f"{path or '.'}: expected {self._bindings.literal(expected)!r}, got {actual!r}"]

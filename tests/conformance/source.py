@@ -110,12 +110,15 @@ class Engine:
         arguments: Dict[str, Any] = {"job-id": f"mig-{drive}", "device": f"drive-{drive}", "target": f"mig-{drive}",
                                      "sync": "full", "auto-dismiss": False}
         if self.slow_mirror:
-            arguments["speed"] = 4 << 20
+            arguments["speed"] = 1 << 20
         elif not self.has_command("block-job-change"):
             arguments["copy-mode"] = "write-blocking"
         self._monitor.query("blockdev-mirror", arguments)
         self.jobs.append(f"mig-{drive}")
-        if not self.slow_mirror:
+        if self.slow_mirror:
+            # the first burst has to be over: a connection lost between two requests is not noticed by the job
+            time.sleep(1.5)
+        else:
             self._until(lambda: self._job(f"mig-{drive}").get("ready"), 60.0, f"mirror of {drive} ready")
 
     def _job(self, name: str) -> Dict[str, Any]:
@@ -186,6 +189,13 @@ class Engine:
             return True
         except TimeoutError:
             return False
+
+    def write(self) -> None:
+        """A write to the disk: an idle guest would not notice that its mirror is gone."""
+        for name in self.jobs:
+            drive = name[len("mig-"):]
+            self._monitor.execute("human-monitor-command", {"command-line": f'qemu-io {drive} "write -P 1 0 4k"'})
+            self._monitor.execute("human-monitor-command", {"command-line": f'qemu-io drive-{drive} "write -P 1 0 4k"'})
 
     def yank(self) -> None:
         nodes = [each for each in self._monitor.query("query-yank") if each["type"] == "block-node"]

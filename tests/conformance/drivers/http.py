@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional
 
 from ..capture import Event
 from ..session import Session
@@ -78,8 +78,20 @@ def _json(session: Session, event: Event, expected: Any, actual: Dict[str, Any])
         if "LOGIN_TICKET" not in session.bindings.values:
             session.fail(event, f"no login ticket in {actual['json']!r}")
         return
+    lines, ours = _lines(expected), _lines(actual["json"])
+    if lines is not None and ours is not None:
+        session.fail(event, *session.comparer.same_lines(lines, ours))
+        return
     session.compare(event, {"json": expected}, actual, event.truncated)
     _late_ticket(session, event)
+
+
+def _lines(value: Any) -> Optional[List[str]]:
+    """The lines of a task log; None for any other answer."""
+    data = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(data, list) or not data or not all(isinstance(each, dict) and set(each) == {"n", "t"} for each in data):
+        return None
+    return [each["t"] for each in sorted(data, key=lambda each: int(each["n"]))]
 
 
 def _late_ticket(session: Session, event: Event) -> None:

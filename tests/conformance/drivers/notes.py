@@ -91,10 +91,19 @@ def _forward(session: Session, event: Event) -> None:
     stream = data.carried(session, event)
     if stream is None:
         return
+    _source_clean_up(session, event)
     data.finish_mirrors(session, body)
     ended = stream.local_eof if body["event"] == "local-eof" else stream.remote_eof
     if not ended.wait(30.0):
         session.fail(event, f"{body['event']} did not come")
+
+
+def _source_clean_up(session: Session, event: Event) -> None:
+    """An NBD stream that ends just before the note of the source's clean-up ends by it."""
+    following = next(session.capture.after(event), None)
+    if session.world.engine is not None and following is not None and following.kind == "source-state" \
+            and "cleanup" in str(following.body.get("tag")):
+        session.world.engine.give_up()
 
 
 def _import_sent(session: Session, event: Event) -> None:
@@ -188,6 +197,7 @@ def _hold_file(session: Session, event: Event, match: "re.Match[str]") -> None:
     session.facts["held"] = float(match[2])
     session.world.wait_holders()
     session.world.hold_lock("source", match[1], float(match[2]))
+    session.facts["held until"] = session.now() + float(match[2])
 
 
 @_action(r"another process on the target node holds the QMP connection")

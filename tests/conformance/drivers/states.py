@@ -188,11 +188,15 @@ def _source(session: Session, event: Event) -> None:
         return
     if "cleanup" in body.get("tag", ""):
         engine.give_up()
+    if any(job.get("error") == "Input/output error" for job in body["block_jobs"]):
+        engine.write()
 
     def differences() -> Optional[str]:
         state = engine.state()
         found: List[str] = []
         for key in ("query_status", "query_migrate"):
+            if key == "query_migrate" and not engine.migrating:
+                continue  # what is left there from a migration before the recording
             found += session.comparer.differences(body[key], state[key], "/" + key)
         strip = [{key: job[key] for key in ("device", "status", "ready", "error")} for job in state["block_jobs"]]
         wanted = [{key: job[key] for key in ("device", "status", "ready", "error")} for job in body["block_jobs"]]
