@@ -25,6 +25,9 @@ qmp_hold           ``command``, ``seconds``: another process takes the QMP conne
 import_error       ``message``: the importer of disk-import fails after its connection came
 =================  =================================================================================================
 
+Faults of the node: ``no_quorum`` (/etc/pve is read-only on this node). An empty file ``hold-api`` (no .json) in the
+directory keeps the API down once it has ended.
+
 Faults of the front end:
 
 =================  =================================================================================================

@@ -17,6 +17,7 @@ from . import peers
 
 __all__ = ["bridge", "forget", "node_address", "storage", "stub"]
 
+CREATE_FAILED = "unable to create empty VM config - "
 May = Callable[[str, Sequence[str], bool], bool]
 
 
@@ -38,7 +39,8 @@ def stub(node: Node, vmid: int) -> None:
     try:
         Cluster(node).create_stub(vmid, 5.0)
     except Die as error:
-        raise ParamError({"vmid": error.text + "\n"}) from None
+        prefix = "" if error.text.startswith(CREATE_FAILED) else CREATE_FAILED
+        raise ParamError({"vmid": "%s%s\n" % (prefix, error.text)}) from None
 
 
 def node_address(node: Node) -> str:

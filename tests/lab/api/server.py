@@ -157,6 +157,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--port", type=int, default=int(os.environ.get("LAB_API_PORT", "8006")))
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s", level=logging.INFO, stream=sys.stderr)
+    if current().time_scale != 1.0:
+        os.environ.setdefault("LAB_TIME_SCALE", str(current().time_scale))  # the node library reads it there
     node = Node()
     auth.ensure_passwords(node)
     Master(node, listener_tcp(options.address, options.port)).run()
