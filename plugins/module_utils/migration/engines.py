@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import VmAbsent
 from ..proxmox.session import Session
-from ..proxmox.target_api import VmResource
+from ..proxmox.target_api import TargetApi, VmResource
 from ..proxmox.vm_config import VmConfig
 from ..transport import policy
 from . import package, places, preflight
@@ -36,7 +36,7 @@ from .errors import (
     WorkerUnreachable,
 )
 from .history import Facts
-from .real_world import SourceNode, TargetNode, endpoint_of, qemu_of
+from .real_world import SourceNode, endpoint_of, qemu_of
 from .report import report
 from .spec import Spec, difference
 from .states import Phase
@@ -323,8 +323,8 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
     return facts
 
 
-def _target(spec: Spec, secret: str) -> TargetNode:
-    return TargetNode(Session(endpoint_of(spec), secret), spec.target.node)
+def _target(spec: Spec, secret: str) -> TargetApi:
+    return TargetApi(Session(endpoint_of(spec), secret), spec.target.node)
 
 
 def _uuid(spec: Spec) -> Optional[str]:
@@ -349,7 +349,7 @@ def _same_spec(spec: Spec, facts: Facts) -> None:
         )
 
 
-def _same_vm(spec: Spec, target: TargetNode, uuid: Optional[str]) -> Optional[int]:
+def _same_vm(spec: Spec, target: TargetApi, uuid: Optional[str]) -> Optional[int]:
     """VMID of the VM of that uuid among those of the same VMID or name at the target (DESIGN 3)."""
     if uuid is None:
         return None
@@ -377,7 +377,7 @@ def _name(spec: Spec) -> str:
     return config.values.get("name", "")
 
 
-def _uuid_at_target(target: TargetNode, entry: VmResource) -> Optional[str]:
+def _uuid_at_target(target: TargetApi, entry: VmResource) -> Optional[str]:
     try:
         smbios = target.vm_config(entry.vmid).get("smbios1")
     except CrossclusterError:
@@ -388,7 +388,7 @@ def _uuid_at_target(target: TargetNode, entry: VmResource) -> Optional[str]:
     return None
 
 
-def _judge(spec: Spec, target: TargetNode, vmid: int, facts: Optional[Facts]) -> None:
+def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> None:
     """A VM that is at the target is done if it runs there; anything else is told, not repaired."""
     try:
         status = target.vm_status(vmid)
@@ -424,7 +424,7 @@ def _judge(spec: Spec, target: TargetNode, vmid: int, facts: Optional[Facts]) ->
         )
 
 
-def _check_residue(spec: Spec, target: TargetNode) -> None:
+def _check_residue(spec: Spec, target: TargetApi) -> None:
     """A VMID with residue of ours is not used again (DESIGN 2)."""
     for facts in _ended_with_residue(spec):
         if facts.target_vmid is None or spec.target.vmid == "pool":
@@ -449,7 +449,7 @@ def _ended_with_residue(spec: Spec) -> List[Facts]:
     return [facts for _at, facts in sorted(every, key=lambda pair: pair[0])]
 
 
-def _still_there(target: TargetNode, vmid: int) -> bool:
+def _still_there(target: TargetApi, vmid: int) -> bool:
     try:
         target.vm_status(vmid)
     except VmAbsent:

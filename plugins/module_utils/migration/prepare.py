@@ -14,7 +14,15 @@ from typing import Dict, List, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
 from ..proxmox import commands, replies
-from ..proxmox.errors import ApiOutcomeUnknown, ApiUnreachable, ParameterRefused
+from ..proxmox.errors import (
+    ApiRefused,
+    ApiUnreachable,
+    FingerprintMismatch,
+    ParameterRefused,
+    PrivilegeMissing,
+    TokenRefused,
+    VmAbsent,
+)
 from ..proxmox.replies import DiskReply, ImportState
 from ..proxmox.target_api import TunnelGrant, VmResource
 from ..transport.interface import Kind
@@ -75,6 +83,8 @@ def reserve(context: Context) -> Outcome:
     vmids = candidates(spec.target.vmid, spec.vmid, spec.target.vmid_pool, target.vm_resources())
     refusal: Optional[ParameterRefused] = None
     for vmid in vmids:
+        if not _is_free(context, vmid):
+            continue
         context.note("reserving", vmid=vmid, volumes_before=_volumes_before(context, storages, vmid))
         try:
             grant = target.open_tunnel(vmid, storages, bridges)
@@ -84,17 +94,24 @@ def reserve(context: Context) -> Outcome:
                 raise
             refusal = error
             continue
-        except (ApiOutcomeUnknown, ApiUnreachable) as error:
-            if isinstance(error, ApiUnreachable):
-                context.note("not_reserved")
-            raise
-        except CrossclusterError:
-            context.note("not_reserved")
+        except (TokenRefused, PrivilegeMissing, ApiRefused, ApiUnreachable, FingerprintMismatch):
+            context.note("not_reserved")  # said no, or never heard it; anything else may have made the stub
             raise
         context.note("tunnel", upid=grant.upid)
         _connect(context, vmid, grant)
         return Outcome.OK
     raise _taken(context, vmids, refusal)
+
+
+def _is_free(context: Context, vmid: int) -> bool:
+    """Whether no VM of that number is there: what is there after an unanswered POST is then ours (safety I6)."""
+    try:
+        context.world.target.vm_status(vmid)
+    except VmAbsent:
+        return True
+    except PrivilegeMissing:
+        return True  # not ours to see; the target itself refuses a number that is taken
+    return False
 
 
 def _volumes_before(context: Context, storages: List[str], vmid: int) -> Optional[List[str]]:
@@ -124,7 +141,7 @@ def _connect(context: Context, vmid: int, grant: TunnelGrant) -> None:
 
 
 def _taken(context: Context, vmids: List[int], refusal: Optional[ParameterRefused]) -> Refused:
-    reason = refusal.errors.get("vmid", "") if refusal else "the pool is empty"
+    reason = refusal.errors.get("vmid", "") if refusal else "a VM has it, or the pool is empty"
     return Refused(
         f"VMID {vmids[-1] if vmids else context.spec.target.vmid} is not free at the target: {str(reason)[:200]}",
         code="VMID_TAKEN",

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..errors import Side
 from ..proxmox.endpoint import Endpoint
@@ -28,7 +28,7 @@ from .errors import Refused
 from .spec import Spec
 from .world import Export, World
 
-__all__ = ["RealClock", "SourceNode", "TargetNode", "endpoint_of", "real_world"]
+__all__ = ["RealClock", "SourceNode", "endpoint_of", "real_world"]
 
 _MIGRATION_LOCK = "/var/lock/pve-manager/pve-migrate-{vmid}"  # pve-cli 4.1
 _QMP = "/run/qemu-server/{vmid}.qmp"
@@ -197,35 +197,6 @@ class SourceNode:
             ) from error
 
 
-class TargetNode(TargetApi):
-    """The target's API, with the look-ups of recovery."""
-
-    def __init__(self, session: Session, node: str) -> None:
-        super().__init__(session, node)
-        self._api = session
-        self._name = node
-
-    def own_tunnel_task(self, vmid: int) -> Optional[str]:
-        """UPID of the running tunnel task of a VMID, when the token may see it."""
-        tasks = self._api.get("nodes", self._name, "tasks", source="active", typefilter="qmtunnel", vmid=vmid)
-        for task in tasks if isinstance(tasks, list) else []:
-            upid = task.get("upid") if isinstance(task, dict) else None
-            if isinstance(upid, str) and f":qmtunnel:{vmid}:" in upid and not task.get("endtime"):
-                return upid
-        return None
-
-    def bridge_names(self) -> List[str]:
-        """Names of the node's bridges."""
-        return [bridge.name for bridge in self.bridges()]
-
-    def volumes_of(self, storage: str, vmid: int) -> List[str]:
-        """Volume ids that a storage lists for a VMID."""
-        content = self._api.get("nodes", self._name, "storage", storage, "content", vmid=vmid)
-        entries = content if isinstance(content, list) else []
-        found = [entry.get("volid") for entry in entries if isinstance(entry, dict)]
-        return sorted(volid for volid in found if isinstance(volid, str) and volid.startswith(f"{storage}:"))
-
-
 def endpoint_of(spec: Spec) -> Endpoint:
     """Where the spec's target node is and how it proves itself."""
     target = spec.target
@@ -251,7 +222,7 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
         program: The worker's own zip, which is also the pump's program.
     """
     endpoint = endpoint_of(spec)
-    target = TargetNode(Session(endpoint, secret), spec.target.node)
+    target = TargetApi(Session(endpoint, secret), spec.target.node)
     clock = RealClock()
 
     def open_tunnel(vmid: int, grant: TunnelGrant) -> Tunnel:

@@ -9,7 +9,6 @@ import os
 
 import pytest
 from unit.fakes.migration_run import OPTIONS, spec_of
-from unit.fakes.migration_world import UPID
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Refused
@@ -49,30 +48,6 @@ def test_export_hands_out_its_output_and_its_exit_status():
 def test_export_that_hangs_is_ended():
     export = real_world.ExportProcess(["sleep", "60"])
     assert export.wait(0.01) == -9
-
-
-class Api:
-    """A session that answers from a table."""
-
-    def __init__(self, answer):
-        self.answer, self.asked = answer, []
-
-    def get(self, *segments, **parameters):
-        self.asked.append((segments, parameters))
-        return self.answer
-
-
-def test_own_tunnel_task_is_found_among_the_running_ones():
-    mine = UPID.format(vmid=200)
-    api = Api([{"upid": UPID.format(vmid=201)}, {"upid": mine, "endtime": 1}, {"upid": mine}, "junk"])
-    assert real_world.TargetNode(api, "b1").own_tunnel_task(200) == mine
-    assert api.asked[0][1] == {"source": "active", "typefilter": "qmtunnel", "vmid": 200}
-    assert real_world.TargetNode(Api([]), "b1").own_tunnel_task(200) is None
-
-
-def test_only_volumes_of_the_storage_count():
-    api = Api([{"volid": "fast:200/a"}, {"volid": "slow:200/b"}, {"volid": 7}, None])
-    assert real_world.TargetNode(api, "b1").volumes_of("fast", 200) == ["fast:200/a"]
 
 
 def test_endpoint_is_that_of_the_spec():

@@ -10,6 +10,7 @@ import pytest
 from unit.fakes import migration_world as fakes
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world, world
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import TargetApi
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tunnel import Tunnel
 from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.monitor import Monitor
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.pump_handle import PumpHandle
@@ -18,7 +19,7 @@ PAIRS = [
     (world.Clock, real_world.RealClock, fakes.FakeClock),
     (world.Qmp, Monitor, fakes.FakeQemu),
     (world.Source, real_world.SourceNode, fakes.FakeSource),
-    (world.Target, real_world.TargetNode, fakes.FakeTarget),
+    (world.Target, TargetApi, fakes.FakeTarget),
     (world.Tunnel, Tunnel, fakes.FakeTunnel),
     (world.Pump, PumpHandle, fakes.FakePump),
 ]
