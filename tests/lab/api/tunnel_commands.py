@@ -235,6 +235,8 @@ def start_schema(personality: Personality) -> Optional[Properties]:
 def start(session: Session, parameters: Parameters) -> Result:
     """Start the target QEMU waiting for the migration, the NBD server beside it."""
     params, options = parameters["start_params"], parameters["migrate_opts"]
+    if params.get("statefile") == "tcp" or options.get("type") == "insecure":
+        raise Die("the lab has no plain TCP plane")  # the personalities seed and insecure only announce it
     machine = params.get("forcemachine")
     if machine:
         vm.check_machine(session.node, machine)

@@ -16,7 +16,6 @@ from ..auth import Keys, Unauthorized
 from ..registry import Call, Need, method
 from ..schema import split_list, string
 
-
 HEAD_START = 0.3  # seconds
 
 
