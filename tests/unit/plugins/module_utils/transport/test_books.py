@@ -66,3 +66,13 @@ def test_stream_without_requests_has_none_open():
     assert books.stats() == {
         "sent": 0, "received": 0, "acknowledged": 0, "in_flight": 0, "acknowledged_rate": 0, "busy_s": 0.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("length", "came", "complete"),
+    [(8704, 8384, True), (8704, 8704, True), (8704, 8192, False), (8704, 0, False), (8700, 8384, False), (0, 0, True)],
+)
+def test_length_told_in_whole_sectors_may_be_less_than_a_sector_too_much(length, came, complete):
+    books = Books(Kind.IMPORT, True, 0.0)
+    assert books.may_send(memoryview(length.to_bytes(8, "little") + bytes(came)), 0.0)
+    assert books.is_complete is complete
