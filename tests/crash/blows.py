@@ -8,6 +8,7 @@ what ends it again (a function), or nothing. Product code has no hooks for any o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from e2e.sides import process_ids
+from e2e.sides import journal_paths, journal_records
 
 from lab import faults
+from lab.hosts import namespace_pids
 
 Healing = Optional[Callable[[], None]]
 Blow = Callable[..., Healing]
@@ -30,24 +32,45 @@ SMALL_STORAGE = "/srv/slow"
 LEFT_ON_SMALL = 4 << 20  # bytes a target disk still finds
 
 
-def _workers(scene: Any) -> list[int]:
-    """Supervisors of this VM's move: worker processes that are no pump; the pumps end by themselves."""
-    host = scene.source.host
-    return [pid for pid in process_ids(host, WORKER) if pid not in process_ids(host, WORKER, " pump")]
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
-def _kill_inside(scene: Any, side: Any, pids: list[int], number: int) -> None:
-    """Signal processes by the pids that the host itself counts."""
-    if pids:
-        side.host.run(["kill", f"-{number}", *map(str, pids)], check=False)
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
-def supervisor(scene: Any) -> list[int]:
-    """The process that writes the journal, not the parent that only restarts it: it has no worker below itself."""
-    host = scene.source.host
-    pids = _workers(scene)
-    parents = {int(Path(host.path(f"/proc/{pid}/stat")).read_text().rsplit(")", 1)[1].split()[1]) for pid in pids}
-    return [pid for pid in pids if pid not in parents]
+def supervisors(host: Any) -> list[int]:
+    """Pids, as the machine counts them, of the processes that write journals on a host.
+
+    Not the pumps, which end by themselves, and not the parent that only restarts: a supervisor has no supervisor below.
+    """
+    lines = {pid: _command_line(pid) for pid in namespace_pids(host.namespace)}
+    workers = [pid for pid, line in lines.items() if WORKER in line and " pump" not in line]
+    parents = {_parent(pid) for pid in workers}
+    return [pid for pid in workers if pid not in parents]
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _qemu(side: Any) -> list[int]:
+    """The QEMU of a VM on a host, as the machine counts it."""
+    mark = f"-id {side.vmid} "
+    return [
+        pid
+        for pid in namespace_pids(side.host.namespace)
+        if (line := _command_line(pid)) and "qemu" in line and mark in line
+    ]
 
 
 def nothing(_scene: Any) -> Healing:
@@ -56,15 +79,15 @@ def nothing(_scene: Any) -> Healing:
 
 def kill_worker(scene: Any) -> Healing:
     """SIGKILL; whoever restarts the worker does so."""
-    _kill_inside(scene, scene.source, supervisor(scene), signal.SIGKILL)
+    _signal(scene.supervisors or supervisors(scene.source_host), signal.SIGKILL)
     return None
 
 
 def stop_worker(scene: Any, seconds: float) -> Healing:
     """SIGSTOP, and SIGCONT after so many seconds: a worker that slept through its deadlines."""
-    pids = supervisor(scene)
-    _kill_inside(scene, scene.source, pids, signal.SIGSTOP)
-    waker = threading.Timer(seconds, _kill_inside, (scene, scene.source, pids, signal.SIGCONT))
+    pids = scene.supervisors or supervisors(scene.source_host)
+    _signal(pids, signal.SIGSTOP)
+    waker = threading.Timer(seconds, _signal, (pids, signal.SIGCONT))
     waker.start()
     return waker.join
 
@@ -110,12 +133,12 @@ def silence_ram(scene: Any) -> Healing:
 
 
 def kill_source_qemu(scene: Any) -> Healing:
-    _kill_inside(scene, scene.source, [pid for pid in [scene.source.qemu] if pid], signal.SIGKILL)
+    _signal(_qemu(scene.source), signal.SIGKILL)
     return None
 
 
 def kill_target_qemu(scene: Any) -> Healing:
-    _kill_inside(scene, scene.target, [pid for pid in [scene.target.qemu] if pid], signal.SIGKILL)
+    _signal(_qemu(scene.target), signal.SIGKILL)
     return None
 
 
@@ -171,18 +194,39 @@ BLOWS: dict[str, Blow] = {
 PREPARATIONS: dict[str, Callable[[Any], None]] = {"fill_journal": small_journal_disk}
 
 
-def wait_for(
-    moment: Any, records: Callable[[], list[dict[str, Any]]], ended: Callable[[], bool], timeout: float
-) -> bool:
-    """Wait until the journal holds the moment; False when the play ended or the time passed without it."""
-    deadline = time.monotonic() + timeout
+class JournalWatch:
+    """The journal of the one move that is to come, read as it grows; older journals of the host are left alone."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+        self._known = set(journal_paths(host))
+        self._path: Path | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        if self._path is None:
+            fresh = [path for path in journal_paths(self._host) if path not in self._known]
+            self._path = fresh[-1] if fresh else None
+        return journal_records(self._path) if self._path is not None else []
+
+
+def wait_for(scene: Any, watch: JournalWatch, timeout: float) -> bool:
+    """Wait until the journal holds the case's moment; False when the play ended or the time passed without it.
+
+    The supervisor is looked up while nothing has come yet: what strikes must not have to search first.
+    """
+    moment, deadline = scene.case.moment, time.monotonic() + timeout
+    looked_up = 0
     while time.monotonic() < deadline:
-        if any(moment.matches(record) for record in records()):
+        records = watch.records()
+        if any(moment.matches(record) for record in records):
             time.sleep(moment.delay)
             return True
-        if ended():
+        if scene.play.process.poll() is not None:
             # The record may have come between the look and the end.
-            return any(moment.matches(record) for record in records())
+            return any(moment.matches(record) for record in watch.records())
+        if len(records) > looked_up or not scene.supervisors:
+            looked_up = len(records)
+            scene.supervisors = supervisors(scene.source_host) if records else []
         time.sleep(0.002)
     return False
 
