@@ -294,7 +294,9 @@ class Pump:
 
     def _end_of_drain(self) -> None:
         books = self.books
-        if books.is_complete:
+        if self._remote.pending:
+            self._finish(EndReason.SERVER_CLOSED, False, "before everything was sent")
+        elif books.is_complete:
             self._finish(EndReason.LOCAL_EOF, True)
         elif books.ledger is not None:
             self._finish(EndReason.LOCAL_EOF, False, "written bytes without an answer")
