@@ -406,12 +406,12 @@ class Pump:
             self._guard.disarm()
 
 
-def main(stdin: int = 0, stdout: int = 1) -> int:
+def main(stdin: int = 0, stdout: int = 1, clock: Callable[[], float] = time.monotonic) -> int:
     """The process: first line of stdin are the settings, then commands; events on stdout."""
     channel = PumpChannel(stdin, stdout)
     try:
         settings, secret = PumpSettings.parse(channel.first_line())
-        pump = Pump(settings, secret, channel)
+        pump = Pump(settings, secret, channel, clock)
         end = pump.run()
         figures = {**pump.books.stats(), "announced": pump.books.announced}
     except CrossclusterError as error:

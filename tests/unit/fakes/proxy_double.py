@@ -72,6 +72,7 @@ class ProxyDouble(threading.Thread):
         self.reads.set()
         self.finished = threading.Event()
         self.upgraded = threading.Event()
+        self._came = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._wake, self._woken = os.pipe()[::-1]
@@ -97,6 +98,12 @@ class ProxyDouble(threading.Thread):
     def raw(self, data: bytes) -> None:
         """Send bytes that need not be a frame."""
         self._tell("raw", data)
+
+    def wait_for(self, size: int) -> None:
+        """Wait until ``size`` bytes of data have come."""
+        with self._came:
+            if not self._came.wait_for(lambda: len(self.data) >= size, 10):
+                raise TimeoutError(f"{len(self.data)} of {size} bytes came")
 
     def _tell(self, name: str, data: bytes) -> None:
         self._commands.append((name, data))
@@ -224,7 +231,9 @@ class ProxyDouble(threading.Thread):
                     self._frame(10, payload)
                 continue
             self.frames.append(len(payload))
-            self.data += payload
+            with self._came:
+                self.data += payload
+                self._came.notify_all()
             reply = self._answer(payload) if self._answer else b""
             if reply:
                 self._frame(2, reply)
