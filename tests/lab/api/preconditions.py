@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Callable, Optional, Sequence
 
@@ -15,7 +16,7 @@ from lab.node.storage import Storages
 
 from . import peers
 
-__all__ = ["bridge", "forget", "node_address", "storage", "stub"]
+__all__ = ["bridge", "forget", "migration_network", "node_address", "storage", "stub"]
 
 CREATE_FAILED = "unable to create empty VM config - "
 May = Callable[[str, Sequence[str], bool], bool]
@@ -52,6 +53,16 @@ def node_address(node: Node) -> str:
         return socket.gethostbyname(node.name)
     except OSError:
         return "127.0.0.1"
+
+
+def migration_network(node: Node) -> Optional[str]:
+    """`network` of the property `migration` in datacenter.cfg."""
+    try:
+        text = node.path("/etc/pve/datacenter.cfg").read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    match = re.search(r"^migration:.*\bnetwork=([^,\s]+)", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def forget(node: Node, vmid: int) -> None:

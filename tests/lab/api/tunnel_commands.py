@@ -235,8 +235,6 @@ def start_schema(personality: Personality) -> Optional[Properties]:
 def start(session: Session, parameters: Parameters) -> Result:
     """Start the target QEMU waiting for the migration, the NBD server beside it."""
     params, options = parameters["start_params"], parameters["migrate_opts"]
-    if params.get("statefile") == "tcp" or options.get("type") == "insecure":
-        raise Die("the lab has no plain TCP plane")  # the personalities seed and insecure only announce it
     machine = params.get("forcemachine")
     if machine:
         vm.check_machine(session.node, machine)
@@ -247,12 +245,19 @@ def start(session: Session, parameters: Parameters) -> Result:
         nbd_proto_version=int(options.get("nbd_proto_version") or 0),
         host_mtu=_host_mtu(params.get("nets-host-mtu")),
         node_address=preconditions.node_address(session.node),
+        plain=options.get("type") == "insecure",
+        ram_by_tcp=params.get("statefile") == "tcp",
+        network=options.get("network") or preconditions.migration_network(session.node),
     )
     _report_mtu(incoming.host_mtu)
     extras = Extras(forcemachine=machine, forcecpu=params.get("forcecpu"))
     answer = vm.start_now(session.node, session.vmid, skiplock=True, extras=extras, incoming=incoming)
     migrate = answer["migrate"]
-    session.sockets.update([migrate["addr"], *migrate.get("unix_sockets", ())])
+    if migrate["proto"] == "unix":
+        session.sockets.update([migrate["addr"], *migrate.get("unix_sockets", ())])
+    elif not incoming.plain:
+        vm.stop_now(session.node, session.vmid, skiplock=True, nocheck=True)
+        raise Die("migration over non-UNIX sockets not possible")
     return {key: value for key, value in answer.items() if value or key != "drives"}
 
 

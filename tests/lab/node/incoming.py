@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from . import qmp
 from .base import Die, Node, complain
 from .process import command
 
-__all__ = ["Incoming", "listen", "migrate_socket", "nbd_socket", "nbd_stop"]
+__all__ = ["Incoming", "listen", "migrate_socket", "nbd_socket", "nbd_stop", "ram_uri"]
 
 TRUE_CAPABILITIES = ("auto-converge", "xbzrle")
 WWW_DATA = 33
@@ -34,7 +37,9 @@ class Incoming:
     """A start that waits for a migration.
 
     nbd: config key -> {"volid", "drivestr"} as the tunnel's `disk` returned it; nbd_proto_version 0 opens the NBD
-    server on clear-text TCP of the node's address, as the real one does when the source omits it.
+    server on clear-text TCP of the node's address, as the real one does when the source omits it. plain: NBD by TCP
+    whatever the version says; ram_by_tcp: RAM too (the insecure-remote patch series, mtunnel-protocol 6.2).
+    network: CIDR in which this node's address for them lies.
     """
 
     migratedfrom: str = ""
@@ -42,15 +47,64 @@ class Incoming:
     nbd_proto_version: int = 0
     host_mtu: Mapping[str, int] = field(default_factory=dict)
     node_address: str = "127.0.0.1"
+    plain: bool = False
+    ram_by_tcp: bool = False
+    network: Optional[str] = None
+
+    @property
+    def nbd_by_tcp(self) -> bool:
+        """Whether the NBD server listens in clear text."""
+        return self.plain or self.nbd_proto_version < 1
 
 
-def listen(node: Node, vmid: int, incoming: Incoming) -> Dict[str, Any]:
-    """Ready a started QEMU: capabilities, NBD server, exports; answers what the tunnel's `start` replies."""
-    _set_capabilities(node, vmid)
+def address(incoming: Incoming) -> str:
+    """The one address of this node inside the given network; without one the node's own."""
+    if not incoming.network or not incoming.plain:
+        return incoming.node_address
+    text = subprocess.run(["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE).stdout
+    found = [info["local"] for link in json.loads(text or "[]") for info in link.get("addr_info", ())]
+    if len(found) != 1:
+        count = "multiple addresses" if found else "no address"
+        raise Die(f"could not get IP: {count} configured on local node for network '{incoming.network}'")
+    return str(found[0])
+
+
+def ram_uri(node: Node, vmid: int, incoming: Incoming) -> str:
+    """What QEMU listens on for the RAM: its socket, or the next free port."""
+    if not incoming.ram_by_tcp:
+        node.path(migrate_socket(vmid)).unlink(missing_ok=True)
+        return f"unix:{node.path(migrate_socket(vmid))}"
+    where = address(incoming)
+    for port in range(FIRST_PORT, LAST_PORT + 1):
+        with socket.socket(socket.AF_INET6 if ":" in where else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((where, port))
+            except OSError:
+                continue
+        return f"tcp:{_bracketed(where)}:{port}"
+    raise Die(f"unable to find free port ({FIRST_PORT}-{LAST_PORT})")
+
+
+def _bracketed(where: str) -> str:
+    return f"[{where}]" if ":" in where else where
+
+
+def _migrate(node: Node, vmid: int, uri: str) -> Dict[str, Any]:
+    if uri.startswith("tcp:"):
+        where, _, port = uri[len("tcp:") :].rpartition(":")
+        # the port is a JSON string (mtunnel-protocol 4.2)
+        return {"proto": "tcp", "addr": where.strip("[]"), "port": port, "uri": uri}
     socket_path = migrate_socket(vmid)
     _give_to_proxy(node, socket_path)
-    migrate: Dict[str, Any] = {"proto": "unix", "addr": socket_path, "uri": f"unix:{socket_path}"}
-    complain(f"migration listens on unix:{socket_path}")
+    return {"proto": "unix", "addr": socket_path, "uri": f"unix:{socket_path}"}
+
+
+def listen(node: Node, vmid: int, incoming: Incoming, uri: str) -> Dict[str, Any]:
+    """Ready a started QEMU: capabilities, NBD server, exports; answers what the tunnel's `start` replies."""
+    _set_capabilities(node, vmid)
+    migrate = _migrate(node, vmid, uri)
+    complain(f"migration listens on {migrate['uri']}")
     drives: Dict[str, Dict[str, str]] = {}
     if incoming.nbd:
         where = _start_nbd(node, vmid, incoming)
@@ -68,22 +122,23 @@ def _set_capabilities(node: Node, vmid: int) -> None:
 
 
 def _start_nbd(node: Node, vmid: int, incoming: Incoming) -> str:
-    if incoming.nbd_proto_version >= 1:
+    if not incoming.nbd_by_tcp:
         path = nbd_socket(vmid)
         node.path(path).unlink(missing_ok=True)
-        address: Dict[str, Any] = {"type": "unix", "data": {"path": str(node.path(path))}}
-        command(node, vmid, "nbd-server-start", {"addr": address})
+        listener: Dict[str, Any] = {"type": "unix", "data": {"path": str(node.path(path))}}
+        command(node, vmid, "nbd-server-start", {"addr": listener})
         _give_to_proxy(node, path)
         return f"nbd:unix:{path}"
+    where = address(incoming)
     for port in range(FIRST_PORT, LAST_PORT + 1):
-        address = {"type": "inet", "data": {"host": incoming.node_address, "port": str(port)}}
+        listener = {"type": "inet", "data": {"host": where, "port": str(port)}}
         try:
-            command(node, vmid, "nbd-server-start", {"addr": address})
+            command(node, vmid, "nbd-server-start", {"addr": listener})
         except qmp.MonitorError as error:
             if "in use" in error.text:
                 continue
             raise
-        return f"nbd:{incoming.node_address}:{port}"
+        return f"nbd:{_bracketed(where)}:{port}"
     raise Die(f"unable to find free port ({FIRST_PORT}-{LAST_PORT})")
 
 

@@ -19,7 +19,7 @@ from .base import Die, Node, complain
 from .cluster import Cluster
 from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
 from .flock import config_lock, config_lock_path, held_descriptor
-from .incoming import Incoming, listen, migrate_socket, nbd_socket, nbd_stop
+from .incoming import Incoming, listen, migrate_socket, nbd_socket, nbd_stop, ram_uri
 from .process import alive, command, pid
 from .properties import drive_keys, parse_drive
 from .schema import is_cloudinit
@@ -114,19 +114,18 @@ def start_now(
         _make_cloudinit(node, vmid, config.values)
     if extras.forcemachine:
         check_machine(node, extras.forcemachine)
-    uri = None
+    _check_bridges(config.values)
+    uri = ""
     if incoming is not None:
-        node.path(migrate_socket(vmid)).unlink(missing_ok=True)
-        uri = f"unix:{node.path(migrate_socket(vmid))}"
+        uri = ram_uri(node, vmid, incoming)
         # before QEMU 9.0 the end of an NBD client whose disk lives in an iothread aborts the whole process
         iothreads = not incoming.nbd or int(qemu_version().split(".")[0]) >= 9
         extras = Extras(uri, extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads)
-    _check_bridges(config.values)
     argv = [PROGRAM, *build(node, vmid, config.values, extras)]
     _check_volumes(node, config.values)
     _launch(node, vmid, argv, config.values, "QEMU: " if incoming else "")
     _after_start(node, vmid, config.values)
-    return listen(node, vmid, incoming) if incoming else {}
+    return listen(node, vmid, incoming, uri) if incoming else {}
 
 
 def _make_cloudinit(node: Node, vmid: int, values: Mapping[str, str]) -> None:
