@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PID 1 of a lab host: builds the host's root from the machine's own, starts its services, reaps.
+"""PID 1 of a lab host: builds the host's root from a lower tree (the machine's own /, or a Debian 13), starts its
+services, reaps. With `systemd` in its settings it hands over to systemd once the root stands.
 
 Run as `nsenter --net=... unshare --mount --uts --ipc --pid --fork python3 hostinit.py init.json`, standard library
 only and no import of the lab: after pivot_root nothing of the checkout is visible any more. Everything needed later is
@@ -11,6 +12,7 @@ directory the running Python loses its library.
 from __future__ import annotations
 
 import ctypes
+import encodings.ascii
 import encodings.idna  # noqa: F401
 import errno
 import json
@@ -22,6 +24,8 @@ import sys
 import time
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_SHARED = 1 << 20
+CLONE_NEWCGROUP = 0x02000000
 MNT_DETACH = 2
 SYS_PIVOT_ROOT, SYS_OPEN_TREE, SYS_MOVE_MOUNT = 155, 428, 429
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x100, 1, 4
@@ -52,12 +56,35 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 StrictModes no
-UsePAM no
+UsePAM {pam}
 UseDNS no
 PrintMotd no
 MaxStartups 100
 PidFile /run/sshd.pid
 Subsystem sftp internal-sftp
+"""
+
+SYSTEMD = "/usr/lib/systemd/systemd"
+TARGET_UNIT = """[Unit]
+Description=A host of the lab
+Requires=basic.target
+After=basic.target
+Wants={wants}
+AllowIsolate=yes
+"""
+# As on a Proxmox VE node the end of the API's unit ends no VM that was started by it.
+SERVICE_UNIT = """[Unit]
+Description=The lab's {name}
+StartLimitIntervalSec=0
+[Service]
+ExecStartPre=/bin/sh -c "while [ -e /run/lab-faults/hold-{name} ]; do sleep 0.1; done"
+ExecStart={command}
+TimeoutStartSec=infinity
+Restart=always
+RestartSec=1
+KillMode=process
+StandardOutput=append:/var/log/lab/{name}.log
+StandardError=inherit
 """
 
 
@@ -160,6 +187,8 @@ def build_root(settings: dict) -> str:
     overlay(settings, root)
     mount("proc", root + "/proc", "proc", MS_NOSUID | MS_NODEV)
     mount("sysfs", root + "/sys", "sysfs", MS_NOSUID | MS_NODEV)
+    if settings["systemd"]:
+        container_mounts(root)
     fill_dev(root)
     tmpfs(root + "/run")
     tmpfs(root + "/tmp", "1777")
@@ -181,6 +210,35 @@ def build_root(settings: dict) -> str:
         bind(os.path.join(state, "storage", name), root + path)
     small_storage(root, settings["small"]["path"], settings["small"]["mib"], state)
     return root
+
+
+def enter_cgroup(settings: dict) -> None:
+    """A control group of its own, and that as the root of what can be seen of them. Only the unified hierarchy counts:
+    systemd 257 refuses a machine's older one (lab.md 5). The note in the state directory is for who cleans up."""
+    state = settings["state"]
+    with open(os.path.join(state, "cgroup"), "w", encoding="ascii") as file:
+        file.write(settings["cgroup"] + "\n")
+    place = os.path.join(state, "unified")
+    os.makedirs(place, exist_ok=True)
+    mount("cgroup2", place, "cgroup2")
+    own = os.path.join(place, settings["cgroup"])
+    os.makedirs(own, exist_ok=True)
+    with open(own + "/cgroup.procs", "w", encoding="ascii") as file:
+        file.write("0")
+    check(LIBC.unshare(CLONE_NEWCGROUP), "control group namespace")
+    check(LIBC.umount2(place.encode(), MNT_DETACH), place)
+
+
+def container_mounts(root: str) -> None:
+    """What systemd finds in a container: its control groups, and the kernel's settings read-only but for the network,
+    so that it changes none of the machine's."""
+    mount("none", root + "/sys", "", MS_BIND | MS_REMOUNT | MS_RDONLY)
+    mount("cgroup2", root + "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV)
+    bind(root + "/proc/sys", root + "/proc/sys", read_only=True)
+    bind(root + "/proc/sys/net", root + "/proc/sys/net")
+    mount(root + "/proc/sys/net", root + "/proc/sys/net", "", MS_BIND | MS_REMOUNT)
+    if os.path.exists(root + "/proc/sysrq-trigger"):
+        bind("/dev/null", root + "/proc/sysrq-trigger")
 
 
 def small_storage(root: str, path: str, mib: int, state: str) -> None:
@@ -221,7 +279,8 @@ def write_files(settings: dict) -> None:
     write("/etc/ssh/lab_host_ed25519", settings["host_key"], 0o600)
     write("/etc/ssh/lab_authorized_keys", settings["authorized_key"])
     listen = "\n".join("ListenAddress " + address for address in settings["listen"])
-    write("/etc/ssh/lab_sshd_config", SSHD_CONFIG.format(listen=listen))
+    pam = "yes" if settings["systemd"] else "no"
+    write("/etc/ssh/lab_sshd_config", SSHD_CONFIG.format(listen=listen, pam=pam))
     unlock_root()
     python = PYTHON if settings["venv"] else "/usr/bin/python3"
     for name in COMMANDS:
@@ -283,6 +342,19 @@ def supervise(wanted: dict) -> None:
         time.sleep(0.1)
 
 
+def hand_over(settings: dict) -> None:
+    """Become systemd, with the services as units below a target of the lab."""
+    wanted = services(settings)
+    for name, argv in wanted.items():
+        write("/etc/systemd/system/lab-%s.service" % name, SERVICE_UNIT.format(name=name, command=" ".join(argv)))
+    wants = " ".join("lab-%s.service" % name for name in wanted)
+    write("/etc/systemd/system/lab.target", TARGET_UNIT.format(wants=wants + " dbus.socket systemd-logind.service"))
+    write("/etc/machine-id", settings["machine_id"] + "\n", 0o444)
+    mount("none", "/", "", MS_REC | MS_SHARED)
+    os.execve(SYSTEMD, [SYSTEMD, "--system", "--unit=lab.target", "--show-status=no"],
+              dict(ENVIRONMENT, container="lab"))
+
+
 def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:
         settings = json.load(file)
@@ -292,6 +364,8 @@ def main() -> None:
     socket.sethostname(settings["name"])
     os.umask(0o022)
     mount("none", "/", "", MS_REC | MS_PRIVATE)
+    if settings["systemd"]:
+        enter_cgroup(settings)
     change_root(build_root(settings))
     for name in ("iptables", "ip6tables", "arptables"):
         try:
@@ -305,6 +379,8 @@ def main() -> None:
     if ready >= 0:
         os.write(ready, b"ready\n")
         os.close(ready)
+    if settings["systemd"]:
+        hand_over(settings)
     supervise(services(settings))
 
 

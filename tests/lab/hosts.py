@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .network import AddressPlan, HostAddresses, Segment, in_namespace
 
-__all__ = ["Host", "HostError", "namespace_pids"]
+__all__ = ["Host", "HostError", "namespace_pids", "remove_cgroups"]
 
 HOSTINIT = Path(__file__).with_name("hostinit.py")
 START_TIMEOUT = 30.0  # seconds
@@ -37,6 +37,25 @@ def namespace_pids(namespace: str) -> list[int]:
     """Processes that live in a network namespace, whatever their pid namespace."""
     done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
     return [int(word) for word in done.stdout.split()]
+
+
+def remove_cgroups(instance: Path) -> None:
+    """Remove the control groups of an instance's hosts that had systemd; their processes are gone."""
+    names = [path.read_text(encoding="ascii").strip() for path in instance.glob("hosts/*/cgroup")]
+    if not names:
+        return
+    # The unified hierarchy need not be mounted on the machine: look at it in a mount namespace that ends with this.
+    script = ("mount -t cgroup2 none /mnt && cd /mnt && for name; do "
+              "[ ! -d $name ] || find $name -depth -type d -exec rmdir {} +; done")
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while True:
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *names], capture_output=True, text=True,
+                              check=False)
+        if not done.returncode:
+            return
+        if time.monotonic() > deadline:
+            raise HostError("control groups %s stay: %s" % (", ".join(names), done.stderr.strip()))
+        time.sleep(0.1)  # the last process of a host is just about to go
 
 
 @dataclass

@@ -16,13 +16,15 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import cluster_files, inventory, network
-from .hosts import Host, namespace_pids
-from .network import AddressPlan
+from .hosts import Host, namespace_pids, remove_cgroups
+from .network import AddressPlan, Clusters
+from .trees import HostType, lower
 
 __all__ = ["CHECKOUT", "STATE", "Lab", "LabError", "down", "in_use", "instances"]
 
@@ -118,17 +120,19 @@ class Lab:
     # -- up ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, clusters: dict[str, int | list[str]] | None = None, instance: int | None = None, *, state: Path = STATE,
-           api: bool = True, personality: dict | None = None, guest: dict | None = None, target_root: bool = False,
-           slow_mib: int = SMALL_STORAGE_MIB) -> Lab:
+    def up(cls, clusters: Clusters | None = None, instance: int | None = None, *, state: Path = STATE,
+           api: bool = True, personality: dict | None = None, guest: dict | None = None,
+           target_root: bool = False, slow_mib: int = SMALL_STORAGE_MIB) -> Lab:
         """Bring an instance up; whatever goes wrong (Ctrl-C too), nothing of it stays.
 
+        clusters: see AddressPlan; `{"alpha": 1, "beta": {"beta1": "trixie"}}` gives beta1 QEMU 10.0.
         personality is what /etc/lab/personality.json says in every host. guest is {"directory", "kernel", "initrd",
         "append"} of guest.build.build(), made here if not given; an empty one gives hosts that boot no guest.
         """
         _require_root()
         wanted = dict(clusters or DEFAULT_CLUSTERS)
-        AddressPlan(0, wanted)  # names are checked before anything is made
+        for host in AddressPlan(0, wanted).hosts():  # names and types are checked before anything is made
+            lower(host.kind)
         if guest is None:
             from .guest.build import build
             guest = build()
@@ -186,11 +190,13 @@ class Lab:
     def _write_init(self, host: Host, personality: dict, guest: dict, api: bool) -> None:
         names = "".join("%s %s.lab.invalid %s\n" % (each.api4.ip, name, name) for each in self.plan.hosts()
                         for name in [each.node if each.cluster == host.cluster else each.name])
-        venv = _venv()
+        kind = host.addresses.kind
+        venv = _venv() if kind is HostType.SELF else None  # the other types bring a Python of their own
         boot = {"kernel": "/opt/lab-guest/" + guest["kernel"], "initrd": "/opt/lab-guest/" + guest["initrd"],
                 "append": guest["append"]} if guest else {}
         settings = {
-            "name": host.node, "state": str(host.state), "lower": "/", "api": api,
+            "name": host.node, "state": str(host.state), "lower": str(lower(kind)), "api": api,
+            "systemd": kind is HostType.SYSTEMD, "cgroup": host.namespace, "machine_id": uuid.uuid4().hex,
             "hide": _hidden(), "pve": str(self.directory / "clusters" / host.cluster / "pve"),
             "tests": str(CHECKOUT / "tests"), "venv": str(venv or ""),
             "guest": str(guest["directory"]) if guest else "", "guest_boot": boot,
@@ -201,7 +207,7 @@ class Lab:
             "host_key": (host.state / "host_key").read_text(encoding="ascii"),
             "authorized_key": (self.directory / "id_ed25519.pub").read_text(encoding="ascii"),
             "listen": [str(host.addresses.api4.ip), str(host.addresses.api6.ip)],
-            "host_facts": {"node": host.node, "cluster": host.cluster, "instance": self.instance,
+            "host_facts": {"node": host.node, "type": kind.value, "cluster": host.cluster, "instance": self.instance,
                            "api": host.api_host, "migration": host.migration_address}}
         path = host.state / "init.json"
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -217,7 +223,8 @@ class Lab:
             "tokens": {name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
                        for name in self.plan.clusters},
             "hosts": {host.name: {
-                "cluster": host.cluster, "node": host.node, "inventory_host": host.inventory_host,
+                "cluster": host.cluster, "node": host.node, "type": host.addresses.kind.value,
+                "inventory_host": host.inventory_host,
                 "pid": host.pid, "root": host.root,
                 "api_host": host.api_host, "api6": str(host.addresses.api6.ip), "fingerprint": host.fingerprint,
                 "migration_address": host.migration_address, "namespace": host.namespace, "state": str(host.state),
@@ -293,6 +300,7 @@ def down(instance: int, *, state: Path = STATE, force: bool = False) -> bool:
         if time.monotonic() > deadline:
             raise LabError("processes of lab %d do not end: %r" % (instance, pids))
         time.sleep(0.02)
+    remove_cgroups(directory)
     subprocess.run(["ip", "link", "del", "ccl%d" % instance], capture_output=True, check=False)
     # The fabric last: while it is there, the number is taken.
     for name in sorted(there, key=lambda each: each.endswith("-fabric")):
@@ -343,7 +351,7 @@ def _require_root() -> None:
         raise LabError("the lab needs root: it makes namespaces, mounts and bridges")
 
 
-def _claim(clusters: dict[str, int | list[str]], instance: int | None, state: Path) -> tuple[AddressPlan, int]:
+def _claim(clusters: Clusters, instance: int | None, state: Path) -> tuple[AddressPlan, int]:
     """Take a free instance number for this machine, under the machine's lock; the descriptor returned holds the lock
     that tells an `up` at work from one that was killed."""
     taken, networks = _fabrics(), network.machine_networks()

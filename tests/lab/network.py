@@ -12,14 +12,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["INSTANCES", "AddressPlan", "Segment", "HostAddresses", "NetworkError", "fabric_batch", "host_batch",
-           "in_namespace", "ip_batch", "machine_batch", "machine_networks", "overlaps", "remove_links"]
+from .trees import HostType
+
+__all__ = ["INSTANCES", "AddressPlan", "Clusters", "Segment", "HostAddresses", "NetworkError", "fabric_batch",
+           "host_batch", "in_namespace", "ip_batch", "machine_batch", "machine_networks", "overlaps", "remove_links"]
 
 INSTANCES = range(0, 100)
+Clusters = Mapping[str, "int | list[str] | dict[str, str]"]
 NETNS_DIRECTORY = Path("/run/netns")
 CONTROLLER_SEGMENT = 1
 FIRST_API_SEGMENT = 10
@@ -58,15 +62,16 @@ class HostAddresses:
     migration6: ipaddress.IPv6Interface
     gateway4: ipaddress.IPv4Address
     gateway6: ipaddress.IPv6Address
+    kind: HostType = HostType.SELF
 
 
 @dataclass(frozen=True)
 class AddressPlan:
     """Every name and address of one instance; clusters maps a cluster's name to its number of nodes (named alpha1,
-    alpha2, ...) or to the list of its nodes' names."""
+    alpha2, ...), to the list of its nodes' names, or to a mapping of its nodes' names to their types (HostType)."""
 
     instance: int
-    clusters: dict[str, int | list[str]]
+    clusters: Clusters
 
     MIGRATION_SEGMENT = 30
     GUEST_SEGMENT = 40
@@ -89,6 +94,11 @@ class AddressPlan:
         """The nodes of a cluster, in order."""
         nodes = self.clusters[cluster]
         return ["%s%d" % (cluster, number) for number in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
+
+    def host_type(self, cluster: str, node: str) -> HostType:
+        """What a node is made of."""
+        nodes = self.clusters[cluster]
+        return HostType(nodes[node]) if isinstance(nodes, dict) else HostType.SELF
 
     @property
     def prefix(self) -> str:
@@ -137,7 +147,8 @@ class AddressPlan:
                     api4=self.address4(segment, host), api6=self.address6(segment, host),
                     migration4=self.address4(self.MIGRATION_SEGMENT, host),
                     migration6=self.address6(self.MIGRATION_SEGMENT, host),
-                    gateway4=self.address4(segment, GATEWAY).ip, gateway6=self.address6(segment, GATEWAY).ip))
+                    gateway4=self.address4(segment, GATEWAY).ip, gateway6=self.address6(segment, GATEWAY).ip,
+                    kind=self.host_type(cluster, node)))
         return found
 
     @property

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.network import AddressPlan, Segment, fabric_batch, host_batch, machine_batch, overlaps
+from lab.trees import HostType
 
 clusters = st.dictionaries(st.sampled_from(["alpha", "beta", "gamma", "delta"]), st.integers(1, 9), min_size=1)
 plans = st.builds(AddressPlan, st.integers(0, 99), clusters)
@@ -81,3 +82,11 @@ def test_equal_node_names_of_two_clusters_are_told_apart() -> None:
     assert [(host.name, host.node) for host in plan.hosts()] == [("pve1a", "pve1"), ("pve2", "pve2"), ("pve1b", "pve1")]
     with pytest.raises(ValueError, match="same name"):
         AddressPlan(0, {"alpha": ["pve1", "pve1"]})
+
+
+def test_each_node_may_have_a_type_of_its_own() -> None:
+    plan = AddressPlan(0, {"alpha": 1, "beta": {"b1": "trixie", "b2": "systemd", "b3": "self"}})
+    assert [(host.name, host.kind) for host in plan.hosts()] == [
+        ("alpha1", HostType.SELF), ("b1", HostType.TRIXIE), ("b2", HostType.SYSTEMD), ("b3", HostType.SELF)]
+    with pytest.raises(ValueError, match="woody"):
+        AddressPlan(0, {"alpha": {"a1": "woody"}}).hosts()
