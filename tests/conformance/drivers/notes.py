@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -128,8 +127,8 @@ def _stranger(session: Session, event: Event, text: str) -> None:
     """Headings of the plain TCP plane that are actions at the same time."""
     if text.startswith("stranger connects to the migration port and closes"):
         port = session.facts.get("ports", {}).get("60000", "60000")
-        with socket.create_connection((session.world.host("target").migration_address, int(port)), 5.0):
-            pass
+        address = session.world.host("target").migration_address
+        session.world.run("source", ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}; exec 3>&-"], None)
     elif text.startswith("control connection aborted"):
         session.socket_named(_control(session)).reset()
 

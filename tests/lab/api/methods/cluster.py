@@ -180,7 +180,7 @@ def ha_resource(call: Call) -> Dict[str, str]:
 
 @method("GET", "/cluster/ha/status/current", {}, AUDIT)
 def ha_status(call: Call) -> List[Dict[str, Any]]:
-    """HA services; no manager runs in the lab."""
+    """HA services; no manager runs in the lab, so requests stay queued (recorded)."""
     found: List[Dict[str, Any]] = [
         {
             "id": "quorum",
@@ -188,17 +188,31 @@ def ha_status(call: Call) -> List[Dict[str, Any]]:
             "node": call.node.name,
             "quorate": 1,
             "status": "OK" if call.cluster.quorate() else "No quorum!",
-        }
+        },
+        {
+            "id": "fencing",
+            "type": "fencing",
+            "node": call.node.name,
+            "armed-state": "standby",
+            "status": "standby (CRM watchdog standby)",
+        },
     ]
     for entry in Resources(call.node).listing():
+        holder = call.cluster.locate(int(entry["sid"].partition(":")[2]))
+        node = holder[0] if holder else call.node.name
+        state = "ignored" if entry["state"] == "ignored" else "queued"
         found.append(
             {
                 "id": "service:" + entry["sid"],
                 "type": "service",
                 "sid": entry["sid"],
-                "state": entry["state"],
+                "state": state,
+                "status": "%s (%s, %s)" % (entry["sid"], node, state),
                 "request_state": entry["state"],
-                "node": call.node.name,
+                "node": node,
+                "failback": int(entry.get("failback", 1)),
+                "max_relocate": int(entry.get("max_relocate", 1)),
+                "max_restart": int(entry.get("max_restart", 1)),
             }
         )
     return found
