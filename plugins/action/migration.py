@@ -61,7 +61,8 @@ class ActionModule(ActionBase):
         changed, reached = bool(result.get("changed")), time.monotonic()
         while os.getppid() == parent:
             if "progress" in result:
-                self._show(line(*self._names(task_vars), {**result["progress"], "phase": result.get("phase")}))
+                vm, node = self._names(task_vars)
+                self._show(line(result.get("name") or vm, node, {**result["progress"], "phase": result.get("phase")}))
             if ended(result):
                 return {**result, "changed": changed or bool(result.get("changed"))}
             lease = result["lease"]
