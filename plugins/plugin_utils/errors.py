@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Errors of the look-up and preflight on the controller, one class per code.
 
-What the controller and the worker meet alike (a refused token, another certificate) has the class and the code of the
-room ``proxmox``.
+What the controller and the worker meet alike has the same code: the class of the room ``proxmox`` for a refused token
+or another certificate, the code of the worker's refusal for what both look at before the first write.
 
 ::
 
@@ -14,16 +14,16 @@ room ``proxmox``.
     ├── NodeOffline        NODE_OFFLINE        the node does not take part in its cluster
     ├── VmNotFound         VM_NOT_FOUND        no VM of that number or name in the source cluster
     ├── SeveralVms         VM_NAME_AMBIGUOUS   several VMs of that name
-    ├── VmManagedByHa      VM_IN_HA            an HA resource in any state
-    ├── VmIsTemplate       VM_IS_TEMPLATE      templates do not run
+    ├── VmManagedByHa      HA_RESOURCE         an HA resource in any state
+    ├── VmIsTemplate       TEMPLATE            templates do not run
     ├── UuidMissing        UUID_MISSING        a VM without uuid cannot be recognised again
     ├── UuidDiffers        UUID_DIFFERS        the VM is another one than the one asked for
-    ├── VmidOccupied       VMID_OCCUPIED       the number belongs to another VM
+    ├── VmidOccupied       VMID_TAKEN          the number belongs to another VM
     ├── PoolExhausted      POOL_EXHAUSTED      no number of the pool is free
-    ├── DiskUnmapped       DISK_WITHOUT_STORAGE
-    ├── NicUnmapped        NIC_WITHOUT_BRIDGE
-    ├── StorageUnusable    STORAGE_UNUSABLE    missing, disabled, or not for disks
-    ├── SpaceShort         SPACE_SHORT         less space than the disks are large
+    ├── DiskUnmapped       STORAGE_UNMAPPED    a disk has no storage on the target
+    ├── NicUnmapped        BRIDGE_UNMAPPED     a NIC has no bridge on the target
+    ├── StorageUnusable    STORAGE_UNKNOWN     missing, disabled, or not for disks
+    ├── SpaceShort         STORAGE_FULL        less space than the disks are large
     ├── BridgeUnknown      BRIDGE_UNKNOWN      the node has no such bridge
     ├── VersionTooOld      VERSION_TOO_OLD     the target cannot take VMs of other clusters
     └── CertificateRefused CERTIFICATE_REFUSED the certificate is not trusted
@@ -102,13 +102,13 @@ class SeveralVms(PlacementError):
 class VmManagedByHa(PlacementError):
     """The VM is an HA resource, in whatever state."""
 
-    code = "VM_IN_HA"
+    code = "HA_RESOURCE"
 
 
 class VmIsTemplate(PlacementError):
     """Templates do not run."""
 
-    code = "VM_IS_TEMPLATE"
+    code = "TEMPLATE"
 
 
 class UuidMissing(PlacementError):
@@ -126,7 +126,7 @@ class UuidDiffers(PlacementError):
 class VmidOccupied(PlacementError):
     """The number belongs to another VM of the target cluster."""
 
-    code = "VMID_OCCUPIED"
+    code = "VMID_TAKEN"
 
 
 class PoolExhausted(PlacementError):
@@ -138,25 +138,25 @@ class PoolExhausted(PlacementError):
 class DiskUnmapped(PlacementError):
     """A disk of the VM has no storage on the target."""
 
-    code = "DISK_WITHOUT_STORAGE"
+    code = "STORAGE_UNMAPPED"
 
 
 class NicUnmapped(PlacementError):
     """A NIC of the VM has no bridge on the target."""
 
-    code = "NIC_WITHOUT_BRIDGE"
+    code = "BRIDGE_UNMAPPED"
 
 
 class StorageUnusable(PlacementError):
     """The storage is missing, disabled, or does not take disks."""
 
-    code = "STORAGE_UNUSABLE"
+    code = "STORAGE_UNKNOWN"
 
 
 class SpaceShort(PlacementError):
     """The storage has less space than the disks are large."""
 
-    code = "SPACE_SHORT"
+    code = "STORAGE_FULL"
 
 
 class BridgeUnknown(PlacementError):

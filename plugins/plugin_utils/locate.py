@@ -40,10 +40,17 @@ class Resource:
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk with content of a VM; ``size`` in bytes, 0 when the configuration does not say."""
+    """A disk with content of a VM.
+
+    Attributes:
+        key: Its key in the configuration.
+        size: Bytes, 0 when the configuration does not say.
+        imported: Whether it arrives as a whole; of a mirrored one only what the guest has written takes space.
+    """
 
     key: str
     size: int
+    imported: bool
 
 
 def resources(raw: Any) -> List[Resource]:
@@ -101,8 +108,8 @@ def refuse_unfit(vm: Resource) -> None:
     """Refuses what is plain from the list alone.
 
     Raises:
-        VmIsTemplate: VM_IS_TEMPLATE.
-        VmManagedByHa: VM_IN_HA.
+        VmIsTemplate: TEMPLATE.
+        VmManagedByHa: HA_RESOURCE.
     """
     name = f"VM {vm.vmid}"
     if vm.template:
@@ -138,14 +145,17 @@ def uuid_of(config: Mapping[str, Any], vmid: int, wanted: Optional[str]) -> str:
     return uuid
 
 
-def disks_of(config: Mapping[str, Any]) -> List[Disk]:
+def disks_of(config: Mapping[str, Any], running: bool) -> List[Disk]:
     """The disks that need a storage on the target; CD drives do not."""
     found = []
     for key, value in sorted(config.items()):
         text = str(value)
         if _DRIVE_KEY.fullmatch(key) and _holds_data(text):
             match = _SIZE.search(text)
-            found.append(Disk(key, int(float(match.group(1)) * _UNITS[match.group(2)]) if match else 0))
+            size = int(float(match.group(1)) * _UNITS[match.group(2)]) if match else 0
+            # mtunnel-protocol 7.1: what QEMU does not write to is copied before the guest moves.
+            imported = not running or key.startswith(("tpmstate", "unused")) or "media=cdrom" in text.split(",")
+            found.append(Disk(key, size, imported))
     return found
 
 

@@ -128,7 +128,7 @@ def _target(
         node=node.name,
         vmid=str(target.get("vmid") or ("pool" if target.get("vmid_pool") else "same")),
         vmid_pool=parse_pool("target.vmid_pool", target.get("vmid_pool")) or away.vmid_pool,
-        disks=tuple(disks_of(parts.config)),
+        disks=tuple(disks_of(parts.config, vm.status == "running")),
         nics=tuple(nics_of(parts.config)),
         storage_of=mapped(parts.disks, "storage"),
         bridge_of=mapped(parts.nics, "bridge"),

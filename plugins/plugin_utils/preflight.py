@@ -66,10 +66,10 @@ class Wish:
     bridge_of: Mapping[str, str]
 
     def storages(self) -> Dict[str, int]:
-        """Bytes that each storage has to take.
+        """Bytes that each storage has to have room for at once.
 
         Raises:
-            DiskUnmapped: DISK_WITHOUT_STORAGE.
+            DiskUnmapped: STORAGE_UNMAPPED.
         """
         needed: Dict[str, int] = {}
         for disk in self.disks:
@@ -81,14 +81,14 @@ class Wish:
                     object=f"disks.{disk.key}",
                     remedy=f"Name one in disks, as {disk.key} or as default.",
                 )
-            needed[storage] = needed.get(storage, 0) + disk.size
+            needed[storage] = needed.get(storage, 0) + (disk.size if disk.imported else 0)
         return needed
 
     def bridges(self) -> Set[str]:
         """The bridges that are needed.
 
         Raises:
-            NicUnmapped: NIC_WITHOUT_BRIDGE.
+            NicUnmapped: BRIDGE_UNMAPPED.
         """
         needed = set()
         for nic in self.nics:
@@ -108,7 +108,7 @@ def target_vmid(api: Api, wish: Wish, present: List[Resource]) -> Tuple[int, boo
     """The number the VM will have (from a pool: the first that is free now), and whether it is there already.
 
     Raises:
-        VmidOccupied: VMID_OCCUPIED.
+        VmidOccupied: VMID_TAKEN.
         PoolExhausted: POOL_EXHAUSTED.
     """
     taken = {vm.vmid: vm for vm in present}

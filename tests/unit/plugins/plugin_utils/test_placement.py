@@ -221,19 +221,18 @@ STORAGE = {"storage": "fast", "content": "images", "enabled": 1, "active": 1, "a
     [
         ("VM_NOT_FOUND", put("a.example", "cluster/resources", [])),
         ("VM_NAME_AMBIGUOUS", put("a.example", "cluster/resources", [vm(1, "web01"), vm(2, "web01")])),
-        ("VM_IN_HA", put("a.example", "cluster/resources", [vm(117, "web01", "a2", hastate="ignored")])),
-        ("VM_IS_TEMPLATE", put("a.example", "cluster/resources", [vm(117, "web01", "a2", template=1)])),
+        ("HA_RESOURCE", put("a.example", "cluster/resources", [vm(117, "web01", "a2", hastate="ignored")])),
+        ("TEMPLATE", put("a.example", "cluster/resources", [vm(117, "web01", "a2", template=1)])),
         ("NODE_UNKNOWN", put("a.example", "cluster/resources", [vm(117, "web01", "a9")])),
         ("UUID_MISSING", put("a.example", "nodes/a2/qemu/117/config", {"name": "web01"})),
-        ("VMID_OCCUPIED", occupy),
+        ("VMID_TAKEN", occupy),
         ("VERSION_TOO_OLD", put("b.example", "version", {"version": "7.2-11"})),
         ("NODE_UNKNOWN", put("b.example", "nodes", [{"node": "b9", "status": "online"}])),
         ("NODE_OFFLINE", put("b.example", "nodes", [{"node": "b1", "status": "offline"}])),
-        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [])),
-        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "content": "iso"}])),
-        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "enabled": 0}])),
-        ("STORAGE_UNUSABLE", put("b.example", "nodes/b1/storage", [{**STORAGE, "active": 0}])),
-        ("SPACE_SHORT", put("b.example", "nodes/b1/storage", [{**STORAGE, "avail": 1000}])),
+        ("STORAGE_UNKNOWN", put("b.example", "nodes/b1/storage", [])),
+        ("STORAGE_UNKNOWN", put("b.example", "nodes/b1/storage", [{**STORAGE, "content": "iso"}])),
+        ("STORAGE_UNKNOWN", put("b.example", "nodes/b1/storage", [{**STORAGE, "enabled": 0}])),
+        ("STORAGE_UNKNOWN", put("b.example", "nodes/b1/storage", [{**STORAGE, "active": 0}])),
         ("BRIDGE_UNKNOWN", put("b.example", "nodes/b1/network", [{"iface": "vmbr0", "type": "eth"}])),
         ("PRIVILEGE_MISSING", take_away("/", "Sys.Incoming")),
         ("PRIVILEGE_MISSING", take_away("/vms/117", "VM.Audit")),
@@ -250,6 +249,28 @@ def test_what_is_missing_is_named(look, world, code, change):
 
 
 @pytest.mark.parametrize(
+    ("status", "drive", "refused"),
+    [
+        ("running", "scsi0", False),
+        ("stopped", "scsi0", True),
+        ("running", "tpmstate0", True),
+        ("running", "unused0", True),
+    ],
+)
+def test_space_is_needed_for_what_arrives_as_a_whole(look, world, status, drive, refused):
+    world["a.example"]["cluster/resources"] = [vm(117, "web01", "a2", status=status)]
+    world["a.example"]["nodes/a2/qemu/117/config"] = {
+        "smbios1": f"uuid={UUID}",
+        drive: "local:117/vm-117-disk-0.raw,size=4M",
+    }
+    world["b.example"]["nodes/b1/storage"] = [{**STORAGE, "avail": 1000}]
+    if refused:
+        assert refusal(look).code == "STORAGE_FULL"
+    else:
+        look()
+
+
+@pytest.mark.parametrize(
     ("code", "asked"),
     [
         ("CLUSTER_UNKNOWN", {"source": {"cluster": "gamma", "name": "web01"}}),
@@ -258,9 +279,9 @@ def test_what_is_missing_is_named(look, world, code, change):
         ("NODE_UNKNOWN", {"target": {"cluster": "beta", "node": "b7"}}),
         ("UUID_DIFFERS", {"source": {"cluster": "alpha", "vmid": 117, "uuid": OTHER_UUID}}),
         ("VM_NOT_FOUND", {"source": {"cluster": "alpha", "vmid": 117, "name": "db01"}}),
-        ("DISK_WITHOUT_STORAGE", {"disks": {"scsi0": "fast"}}),
-        ("NIC_WITHOUT_BRIDGE", {"nics": {}}),
-        ("STORAGE_UNUSABLE", {"disks": {"default": "iso"}}),
+        ("STORAGE_UNMAPPED", {"disks": {"scsi0": "fast"}}),
+        ("BRIDGE_UNMAPPED", {"nics": {}}),
+        ("STORAGE_UNKNOWN", {"disks": {"default": "iso"}}),
         ("BRIDGE_UNKNOWN", {"nics": {"default": "eth0"}}),
     ],
 )
