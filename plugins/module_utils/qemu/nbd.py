@@ -207,7 +207,9 @@ class Ledger:
     def _client_extended(self, head: bytes) -> int:
         _magic, flags, command, cookie, _offset, length = _REQUEST_EXTENDED.unpack(head)
         self._client.expect(4, self._client_magic)
-        return self._request(command, cookie, length, length if flags & COMMAND_PAYLOAD else 0)
+        # A write has its bytes behind it with and without the flag: QEMU 10.0 does not set it.
+        carries = command == COMMAND_WRITE or flags & COMMAND_PAYLOAD
+        return self._request(command, cookie, length, length if carries else 0)
 
     def _request(self, command: int, cookie: int, length: int, payload: int) -> int:
         if command == COMMAND_DISCONNECT:  # never answered

@@ -105,6 +105,17 @@ def test_zeroes_cost_nothing_on_the_wire(dialect):
     assert (ledger.acknowledged, ledger.outstanding) == (0, 0)
 
 
+@pytest.mark.parametrize("flags", [0, 1, 32, 33], ids=["none", "fua", "payload", "both"])
+def test_extended_write_carries_its_bytes_whatever_its_flags(flags):
+    """QEMU 10.0 asks for extended headers and leaves the payload flag away."""
+    ledger = opened()
+    header = struct.pack(">IHHQQQ", 0x21E41C71, flags, 1, 7, 0, 65536)
+    ledger.client(header + bytes(65536) + extended(1, 8, 3, b"abc"), 0.0)
+    assert (ledger.in_flight, ledger.outstanding) == (65539, 2)
+    ledger.server(extended_chunk(7) + extended_chunk(8), 0.0)
+    assert (ledger.acknowledged, ledger.outstanding) == (65539, 0)
+
+
 def test_failed_write_is_not_acknowledged():
     ledger = opened()
     ledger.client(request(1, 1, 4, b"abcd"), 0.0)
