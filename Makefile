@@ -24,6 +24,9 @@ STARTED := $(shell date +%s.%N)
 PACKAGES := qemu-system-x86 qemu-utils openssh-server openssh-client iproute2 nftables tcc python3-venv \
 	openssl procps util-linux kmod
 
+# For hosts of the lab that are Debian 13 (tests/lab/trees.py); no part of the demo.
+TREE_PACKAGES := mmdebstrap e2fsprogs
+
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(LINKS)
 export ANSIBLE_HOME := $(CURDIR)/.ansible
@@ -44,9 +47,8 @@ help: ## This list
 
 # --- setting up -----------------------------------------------------------------------------------------------------
 
-.PHONY: packages
-packages: ## Install the Debian packages that are missing
-	@missing=(); for name in $(PACKAGES); do \
+define install-missing
+	@missing=(); for name in $(1); do \
 	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || missing+=($$name); done; \
 	if [ $${#missing[@]} -gt 0 ]; then \
 	  echo "installing: $${missing[*]}"; \
@@ -54,6 +56,15 @@ packages: ## Install the Debian packages that are missing
 	  apt-get update -qq; \
 	  apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$${missing[@]}" >/dev/null; \
 	fi
+endef
+
+.PHONY: packages
+packages: ## Install the Debian packages that are missing
+	$(call install-missing,$(PACKAGES))
+
+.PHONY: packages-trees
+packages-trees: packages
+	$(call install-missing,$(TREE_PACKAGES))
 
 $(VENV)/.stamp-demo: requirements-demo.txt meta/ee-requirements.txt | packages
 	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
@@ -173,7 +184,15 @@ sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 
 .PHONY: e2e
 e2e: packages venv ## Migrations of real guests between two clusters of the lab
-	@$(PYTEST) $(REPORT) tests/e2e
+	@$(PYTEST) $(REPORT) -m 'not mixed' tests/e2e
+
+.PHONY: mixed
+mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under systemd (makes a Debian 13 tree at first)
+	@$(PYTEST) $(REPORT) -m mixed tests/e2e
+
+.PHONY: molecule
+molecule: packages venv ## The scenarios of extensions/molecule, on the lab or on CROSSCLUSTER_INVENTORY
+	@molecule test --all
 
 .PHONY: crash
 crash: packages venv ## Every crash case on real QEMU (up to an hour, resumable; build/crash.json)
