@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import Callable, Dict
 
+from lab.api import personality
 from lab.commands.cli import Arguments, Command, main, say
 from lab.node import destroy as removal
 from lab.node import qmp, schema, snapshots, status, texts, update, vm
@@ -28,6 +29,8 @@ from lab.node.schema import Kind
 from lab.node.storage import Storages
 from lab.node.tasks import Tasks
 from lab.node.vmconfig import check_lock, encode_text, load, store
+from lab.remote import request
+from lab.remote.job import Job
 
 USER = "root@pam"
 CONFIG_BOOLEANS = tuple(name for name, option in schema.PLAIN.items() if option.kind is Kind.BOOLEAN)
@@ -288,6 +291,18 @@ def migrate(node: Node, arguments: Arguments) -> None:
     raise Die("migration within a cluster is not part of the lab")
 
 
+def remote_migrate(node: Node, arguments: Arguments) -> None:
+    """To another cluster; two checks more than the API makes, then the same task in the foreground."""
+    positional = list(arguments.positional)
+    if len(positional) == 2:
+        positional.insert(1, positional[0])
+    names = ("vmid", "target-vmid", "target-endpoint")
+    params = {"node": node.name, **dict(zip(names, positional)), **arguments.options}
+    request.check_target(params)
+    wanted = request.wanted(node, params, None, personality.current().generation.insecure_remote)
+    _task(node, "qmigrate", arguments.vmid(), lambda: Job(node, wanted).run())
+
+
 # disks and snapshots
 
 
@@ -408,6 +423,13 @@ COMMANDS: Dict[str, Command] = {
     "monitor": Command(monitor, ("vmid",)),
     "pending": Command(pending, ("vmid",)),
     "reboot": _power(reboot, "timeout"),
+    "remote-migrate": Command(
+        remote_migrate,
+        ("vmid", "target-vmid", "target-endpoint"),
+        optional_positional=1,
+        booleans=("online", "delete"),
+        values=("target-bridge", "target-storage", "bwlimit", "migration_type", "migration_network"),
+    ),
     "reset": _power(reset),
     "resize": RESIZE,
     "resume": _power(resume, booleans=("nocheck",)),
