@@ -12,8 +12,8 @@ from pathlib import Path
 from .certificates import fingerprint, make_ca, make_node_certificate
 from .network import HostAddresses
 
-__all__ = ["MIGRATION_TOKEN", "ROOT_TOKEN", "SMALL_STORAGE", "STORAGES", "WEAK_TOKEN", "make_cluster", "make_node_view",
-           "user_cfg"]
+__all__ = ["MIGRATION_TOKEN", "ROOT_TOKEN", "SMALL_STORAGE", "STORAGES", "THIN_STORAGE", "WEAK_TOKEN", "make_cluster",
+           "make_node_view", "user_cfg"]
 
 MIGRATION_TOKEN = "mig@pve!migrate"
 ROOT_TOKEN = "root@pam!full"
@@ -23,6 +23,9 @@ STORAGES = {"local": "/var/lib/vz", "fast": "/srv/fast"}
 """Storages on the machine's disk; they outlive a reboot of the host."""
 SMALL_STORAGE = ("slow", "/srv/slow")
 """A small storage that can be filled up; lost when the host reboots."""
+THIN_STORAGE = ("thin", "/var/lib/lab-lvm/pve")
+"""A storage that is no directory: raw volumes only, without extension (node/storage.py plays LVM-thin); what lies
+behind its devices."""
 
 STORAGE_CFG = """dir: local
 \tpath /var/lib/vz
@@ -44,6 +47,11 @@ dir: closed
 dir: archive
 \tpath /srv/archive
 \tcontent backup,iso
+
+lvmthin: thin
+\tthinpool data
+\tvgname pve
+\tcontent images,rootdir
 """
 
 # pve-cli 7: what a target token needs for one VM, here for all VMIDs; cloud-init and CD-ROM drives need the last two.

@@ -11,7 +11,7 @@ import uuid as uuids
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .cluster_files import SMALL_STORAGE, STORAGES
+from .cluster_files import SMALL_STORAGE, STORAGES, THIN_STORAGE
 from .hosts import Host
 
 __all__ = ["GUEST_TAG", "Disk", "Vm", "config_text", "create_vm", "image_paths", "read_config", "size_text"]
@@ -85,10 +85,12 @@ def read_config(host: Host, vmid: int) -> dict[str, str]:
 
 
 def image_paths(host: Host, vmid: int) -> dict[str, Path]:
-    """Config key to image file, as seen from the machine, of every disk in a VM's config on a directory storage."""
+    """Config key to image file, as seen from the machine, of every disk in a VM's config."""
     found = {}
     for key, value in read_config(host, vmid).items():
         storage, colon, rest = value.partition(":")
+        if DRIVE_KEY.fullmatch(key) and storage == THIN_STORAGE[0] and colon:
+            found[key] = Path(host.path("%s/%s" % (THIN_STORAGE[1], rest.split(",")[0])))
         if not DRIVE_KEY.fullmatch(key) or not colon or storage not in STORAGE_PATHS or "media=cdrom" in value:
             continue
         found[key] = Path(host.path("%s/images/%s" % (STORAGE_PATHS[storage], rest.split(",")[0])))
@@ -136,6 +138,8 @@ def _mac(uuid: str, number: int) -> str:
 
 def _make_volume(host: Host, vmid: int, disk: Disk) -> str:
     """Allocate an image as Proxmox names them and return its volume id."""
+    if disk.storage == THIN_STORAGE[0]:
+        return _make_device(host, vmid, disk)
     directory = Path(host.path("%s/images/%d" % (STORAGE_PATHS[disk.storage], vmid)))
     directory.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -158,6 +162,17 @@ def _make_volume(host: Host, vmid: int, disk: Disk) -> str:
             raw.unlink()
     path.chmod(0o640)
     return "%s:%d/%s" % (disk.storage, vmid, name)
+
+
+def _make_device(host: Host, vmid: int, disk: Disk) -> str:
+    """The same on the storage that is no directory; the node's own pvesm knows how its devices come about."""
+    said = host.run(["pvesm", "alloc", disk.storage, str(vmid), "", "%dM" % disk.size_mib, "--format", disk.format]).stdout
+    volid = said.rpartition("successfully created '")[2].rstrip("'\n")
+    with open(host.path("%s/%s" % (THIN_STORAGE[1], volid.partition(":")[2])), "r+b") as image:
+        image.seek(DATA_START_MIB * MIB)
+        for _ in range(max(0, min(disk.fill_mib, disk.size_mib - DATA_START_MIB))):
+            image.write(os.urandom(MIB))
+    return volid
 
 
 def _qemu_img(arguments: list[str]) -> None:

@@ -243,8 +243,7 @@ class Storages:
         backing.parent.mkdir(parents=True, exist_ok=True)
         with open(backing, "wb") as stream:
             stream.truncate((size + extent - 1) // extent * extent)
-        os.makedirs(os.path.dirname(self.real_path(volid)), exist_ok=True)
-        os.symlink(backing, self.real_path(volid))
+        self.activate(storage)
         os.write(1, f'  Logical volume "{name}" created.\n'.encode())
         return volid
 

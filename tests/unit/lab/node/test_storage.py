@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from lab.api.importer import transfer_format
+from lab.cluster_files import STORAGE_CFG
 from lab.node.base import Die, Node, ParamError
 from lab.node.cluster import parse_sections
 from lab.node.storage import Storage, Storages, check_format, file_format
@@ -75,3 +79,28 @@ def test_section_files() -> None:
         "local": {"type": "dir", "path": "/var/lib/vz", "content": "images,iso"},
         "thin": {"type": "lvmthin", "vgname": "pve", "disable": ""},
     }
+
+
+@pytest.fixture
+def thin(tmp_path: Path) -> Storages:
+    """A node whose storage.cfg is that of a fresh lab, the storage without directories in it."""
+    (tmp_path / "etc/pve").mkdir(parents=True)
+    (tmp_path / "etc/pve/storage.cfg").write_text(STORAGE_CFG, encoding="ascii")
+    return Storages(Node(root=str(tmp_path), name="alpha1"))
+
+
+def test_the_lab_has_a_storage_without_directories_that_refuses_other_formats(thin: Storages) -> None:
+    assert thin.get("thin").formats == ("raw",)
+    assert thin.alloc("thin", 200, "raw", None, 1024) == "thin:vm-200-disk-0"
+    assert thin.size("thin:vm-200-disk-0") == (4 << 20, "raw", 0)  # whole extents
+    assert thin.path("thin:vm-200-disk-0") == "/dev/pve/vm-200-disk-0"
+    with pytest.raises(Die, match="unsupported format 'qcow2'"):
+        thin.alloc("thin", 200, "qcow2", None, 1024)
+    with pytest.raises(Die, match=r"no matching import/export format found for storage 'thin'"):
+        transfer_format(thin.get("thin"), "qcow2", "qcow2+size", True)
+
+
+def test_its_devices_come_back_after_a_reboot(thin: Storages, tmp_path: Path) -> None:
+    thin.alloc("thin", 200, None, "vm-200-disk-5", 1024)
+    (tmp_path / "dev/pve/vm-200-disk-5").unlink()
+    assert [volume.volid for volume in thin.list("thin", 200)] == ["thin:vm-200-disk-5"]
