@@ -10,11 +10,12 @@ sockets and the target's API tell everything.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import VmAbsent
@@ -209,6 +210,7 @@ class WorkerEngine:
 
     def _ask(self, migration_id: str, op: str, wait: float, **parameters: Any) -> Dict[str, Any]:
         """One look: by the worker when it lives, else by the journal."""
+        _await_restart(migration_id)
         try:
             with Client(places.control_socket(migration_id)) as client:
                 result = client.call(op, 0.0, **parameters)
@@ -275,7 +277,40 @@ class WorkerEngine:
         return dict(self._drive(spec, migration_id, milestone, lease, wait), changed=True)
 
 
+# Seconds; the keeper waits 0.5 s, a loaded node needs some more to start an interpreter.
+_RESTART_PATIENCE = 15.0
+# A QEMU that waits for a guest, or holds one that it has never run: no running copy (safety 5).
+_LOADING = frozenset({"inmigrate", "paused", "prelaunch"})
+
 _ENDED = frozenset({Phase.COMPLETED.value, Phase.ROLLED_BACK.value, Phase.LOST.value})
+
+
+def _await_restart(migration_id: str) -> None:
+    """A worker that died is started again within a second: until then nothing can be said about its migration."""
+    end = time.monotonic() + _RESTART_PATIENCE
+    while time.monotonic() < end:
+        try:
+            Client(places.control_socket(migration_id)).close()
+            return
+        except WorkerUnreachable:
+            if places.read_facts(migration_id).final or not _is_kept(migration_id):
+                return
+            time.sleep(0.2)
+
+
+def _is_kept(migration_id: str) -> bool:
+    """Whether a process of this migration is left that starts its worker again (worker: keep)."""
+    wanted = migration_id.encode("ascii")
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as stream:
+                    words = stream.read().split(b"\0")
+            except OSError:
+                continue
+            if wanted in words and (b"keep" in words or b"run" in words):
+                return True
+    return False
 
 
 def _worker_gone(facts: Facts) -> Dict[str, Any]:
@@ -356,7 +391,10 @@ def _same_vm(spec: Spec, target: TargetApi, uuid: Optional[str]) -> Optional[int
     wanted = spec.vmid if spec.target.vmid in ("same", "pool") else int(spec.target.vmid)
     name = _name(spec)
     found: List[int] = []
+    left = _left_behind(spec, target)
     for entry in target.vm_resources():
+        if entry.vmid in left and entry.vmid != wanted:
+            continue
         if (entry.vmid == wanted or (name and entry.name == name)) and _uuid_at_target(target, entry) == uuid:
             found.append(entry.vmid)
     if len(found) > 1:
@@ -400,7 +438,8 @@ def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> 
             remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
         ) from error
     source_runs = SourceNode(spec.vmid).qemu_alive()
-    if status.status == "running" and source_runs:
+    moved = facts is not None and facts.phase is Phase.COMPLETED
+    if status.status == "running" and source_runs and (moved or status.qmpstatus not in _LOADING):
         raise Split(
             f"VM {spec.vmid} runs here and as VM {vmid} at the target",
             side=Side.TARGET,
@@ -415,13 +454,26 @@ def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> 
             object=f"VM {vmid}",
             remedy="Start it at the target",
         )
-    if status.status != "running" and source_runs:
+    if source_runs:
         raise TargetResidue(
-            f"the target has a stopped VM {vmid} of the same uuid",
+            f"the target has a VM {vmid} of the same uuid that does not run",
             side=Side.TARGET,
             object=f"VM {vmid}",
             remedy="Remove what an earlier run left (module target_recovery), or give another target.vmid",
         )
+
+
+def _left_behind(spec: Spec, target: TargetApi) -> FrozenSet[int]:
+    """VMIDs that earlier attempts left at the target, as long as what lies there is still locked as they left it."""
+    numbers = {facts.target_vmid for facts in _ended_with_residue(spec) if facts.target_vmid is not None}
+    return frozenset(vmid for vmid in numbers if _is_locked_by_a_move(target, vmid))
+
+
+def _is_locked_by_a_move(target: TargetApi, vmid: int) -> bool:
+    try:
+        return target.vm_status(vmid).lock in ("create", "migrate")
+    except CrossclusterError:
+        return False
 
 
 def _check_residue(spec: Spec, target: TargetApi) -> None:

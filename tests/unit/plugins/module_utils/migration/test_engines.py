@@ -130,6 +130,32 @@ def test_vm_of_the_same_name_and_another_uuid_is_another_vm(source, target):
     assert engines._same_vm(spec_of(), target, UUID) is None
 
 
+def test_waiting_qemu_at_the_target_is_residue_and_no_second_copy(source, target):
+    target.add(300, VmStatus("running", "inmigrate", "migrate", True))
+    with pytest.raises(TargetResidue):
+        engines.WorkerEngine().advance(spec_of(), "s", "completed")
+
+
+def test_vm_that_an_earlier_attempt_left_is_not_taken_for_the_moved_one(source, target):
+    journal_of(
+        ("reserving", {"vmid": 300}),
+        ("residue", {"objects": [{"kind": "vm", "vmid": 300}]}),
+        ("phase", {"phase": "rolled_back", "time": 2.0}),
+    )
+    target.add(300, VmStatus("running", "inmigrate", "migrate", True))
+    assert engines._same_vm(spec_of(), target, UUID) is None
+
+
+def test_vm_that_somebody_unlocked_since_is_looked_at_again(source, target):
+    journal_of(
+        ("reserving", {"vmid": 300}),
+        ("residue", {"objects": [{"kind": "vm", "vmid": 300}]}),
+        ("phase", {"phase": "rolled_back", "time": 2.0}),
+    )
+    target.add(300, RUNNING)
+    assert engines._same_vm(spec_of(), target, UUID) == 300
+
+
 def test_two_vms_of_the_uuid_are_ambiguous(source, target):
     target.add(300, RUNNING)
     target.add(301, RUNNING)
