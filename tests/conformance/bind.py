@@ -5,6 +5,7 @@
 Placeholders are those of captures/README.md; ``bindings.json`` lists the literals that depend on the installation
 (QEMU and machine versions, addresses). Both are applied to what is sent and to what is expected.
 """
+
 from __future__ import annotations
 
 import re
@@ -14,16 +15,29 @@ from typing import Any, Dict, List, Optional, Pattern, Tuple
 __all__ = ["Bindings", "UPID"]
 
 TOKEN = re.compile(r"\{\{([A-Z_]+)(?::([A-Za-z0-9_]+))?(?:\|(urlencoded))?\}\}")
-UPID = re.compile(r"UPID:([^:\s]+):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s\"]+):")
-_VOLATILE_UPID = re.compile(r"UPID:([^:%\s]+):\{\{PID\}\}:\{\{PSTART\}\}:\{\{STARTTIME\}\}:([^:\s]+):([^:\s]*):([^:\s]+):")
+UPID = re.compile(
+    r"UPID:([^:\s]+):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s\"]+):"
+)
+_VOLATILE_UPID = re.compile(
+    r"UPID:([^:%\s]+):\{\{PID\}\}:\{\{PSTART\}\}:\{\{STARTTIME\}\}:([^:\s]+):([^:\s]*):([^:\s]+):"
+)
 _QUOTED_UPID = re.compile(r"UPID%3A[^/?\s]*?\{\{STARTTIME\}\}[^/?\s]*")
 
 # what a volatile placeholder may stand for
 PATTERNS = {
-    "PID": r"[0-9A-Fa-f]+", "PSTART": r"[0-9A-Fa-f]+", "STARTTIME": r"[0-9A-Fa-f]+", "FD": r"\d+",
-    "TS": r"[A-Z0-9][-A-Za-z0-9:. ]{7,40}?", "HTTP_DATE": r"\w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT",
-    "WS_KEY": r"\S+", "WS_ACCEPT": r"\S+", "DIGEST": r"[0-9a-f]{40}", "TUNNEL_CLIENT_ERROR": r"[^\n]*",
-    "LOGIN_TICKET": r"PVE:[^\s\"]+", "CSRF": r"[0-9A-F]{8}:[^\s\"]+", "TICKET": r"[^\s\"]+",
+    "PID": r"[0-9A-Fa-f]+",
+    "PSTART": r"[0-9A-Fa-f]+",
+    "STARTTIME": r"[0-9A-Fa-f]+",
+    "FD": r"\d+",
+    "TS": r"[A-Z0-9][-A-Za-z0-9:. ]{7,40}?",
+    "HTTP_DATE": r"\w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT",
+    "WS_KEY": r"\S+",
+    "WS_ACCEPT": r"\S+",
+    "DIGEST": r"[0-9a-f]{40}",
+    "TUNNEL_CLIENT_ERROR": r"[^\n]*",
+    "LOGIN_TICKET": r"PVE:[^\s\"]+",
+    "CSRF": r"[0-9A-F]{8}:[^\s\"]+",
+    "TICKET": r"[^\s\"]+",
 }
 
 
@@ -53,8 +67,12 @@ class Bindings:
     def upid(self, node: str = "", kind: str = "", vmid: str = "") -> Optional[str]:
         for upid in reversed(self.upids):
             match = UPID.match(upid)
-            if match and (not node or match[1] == node) and (not kind or match[5] == kind) \
-                    and (not vmid or match[6] == vmid):
+            if (
+                match
+                and (not node or match[1] == node)
+                and (not kind or match[5] == kind)
+                and (not vmid or match[6] == vmid)
+            ):
                 return upid
         return None
 
@@ -77,7 +95,8 @@ class Bindings:
     def fill_text(self, text: str) -> str:
         """A text to send: every placeholder must be known."""
         text = _QUOTED_UPID.sub(
-            lambda match: urllib.parse.quote(self._known_upid(_unquote_outside(match[0])), safe=""), text)
+            lambda match: urllib.parse.quote(self._known_upid(_unquote_outside(match[0])), safe=""), text
+        )
         text = _VOLATILE_UPID.sub(lambda match: self._known_upid(match[0]), text)
 
         def one(match: "re.Match[str]") -> str:
@@ -88,7 +107,7 @@ class Bindings:
 
         parts, end = [], 0
         for match in TOKEN.finditer(text):
-            parts += [self.literal(text[end:match.start()]), one(match)]
+            parts += [self.literal(text[end : match.start()]), one(match)]
             end = match.end()
         return "".join(parts) + self.literal(text[end:])
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads one recorded conversation. The format is documented in captures/README.md."""
+
 from __future__ import annotations
 
 import json
@@ -45,11 +46,21 @@ _FRAME = ("t", "channel", "dir", "conn", "body", "approx_t", "truncated", "deriv
 def _event(index: int, line: Dict[str, Any]) -> Event:
     extra = {key: value for key, value in line.items() if key not in _FRAME}
     # node commands carry their fields at the top level and have no body
-    body = line["body"] if "body" in line else extra
+    body = line.get("body", extra)
     if not isinstance(body, dict):
         body = {"value": body}
-    return Event(index, float(line["t"]), line["channel"], line.get("dir"), line.get("conn"), body,
-                 bool(line.get("approx_t")), bool(line.get("truncated")), bool(line.get("derived")), extra)
+    return Event(
+        index,
+        float(line["t"]),
+        line["channel"],
+        line.get("dir"),
+        line.get("conn"),
+        body,
+        bool(line.get("approx_t")),
+        bool(line.get("truncated")),
+        bool(line.get("derived")),
+        extra,
+    )
 
 
 @dataclass(frozen=True)

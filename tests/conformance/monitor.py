@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A QMP client that keeps every event and answers in request order."""
+
 from __future__ import annotations
 
 import json
@@ -23,6 +24,7 @@ class Monitor:
         self.events: List[Dict[str, Any]] = []
         self.greeting: Optional[Dict[str, Any]] = None
         self.ended = False
+        self._count = 0
         self._socket.settimeout(None)
         threading.Thread(target=self._read, daemon=True).start()
         with self._changed:
@@ -59,16 +61,28 @@ class Monitor:
     def send(self, command: Dict[str, Any]) -> None:
         self._socket.sendall(json.dumps(command).encode() + b"\n")
 
-    def reply(self, timeout: float) -> Dict[str, Any]:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._replies or self.ended, timeout) or not self._replies:
-                raise TimeoutError("no QMP reply" + (" (monitor closed)" if self.ended else ""))
-            return self._replies.pop(0)
+    def reply(self, timeout: float, identity: Optional[str] = None) -> Dict[str, Any]:
+        """The next reply to a command sent with that id (or to the next one without)."""
 
-    def execute(self, command: str, arguments: Optional[Dict[str, Any]] = None, timeout: float = 30.0) -> Dict[str, Any]:
+        def mine() -> Optional[Dict[str, Any]]:
+            return next((each for each in self._replies if each.get("id") == identity), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: mine() or self.ended, timeout)
+            found = mine()
+            if found is None:
+                raise TimeoutError("no QMP reply" + (" (monitor closed)" if self.ended else ""))
+            self._replies.remove(found)
+            return found
+
+    def execute(
+        self, command: str, arguments: Optional[Dict[str, Any]] = None, timeout: float = 30.0
+    ) -> Dict[str, Any]:
         """The whole reply, with ``return`` or ``error``."""
-        self.send({"execute": command, **({"arguments": arguments} if arguments else {})})
-        return self.reply(timeout)
+        self._count += 1
+        identity = f"own{self._count}"
+        self.send({"execute": command, "id": identity, **({"arguments": arguments} if arguments else {})})
+        return self.reply(timeout, identity)
 
     def query(self, command: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
         reply = self.execute(command, arguments)
@@ -78,8 +92,9 @@ class Monitor:
 
     def seen(self, event: str, since: int = 0, timeout: float = 0.0) -> bool:
         with self._changed:
-            return bool(self._changed.wait_for(
-                lambda: any(each["event"] == event for each in self.events[since:]), timeout))
+            return bool(
+                self._changed.wait_for(lambda: any(each["event"] == event for each in self.events[since:]), timeout)
+            )
 
     def close(self) -> None:
         try:

@@ -4,6 +4,7 @@
 
 Structure, types and texts must be equal; what varies from run to run is listed in ``volatile.json``.
 """
+
 from __future__ import annotations
 
 import json
@@ -125,7 +126,9 @@ class Comparer:
         for number, (one, other) in enumerate(zip(left, right)):
             if not self._match(one, other):
                 return [f"log line {number + 1}: expected {one!r}, got {other!r}"]
-        return [f"log: {len(left)} lines expected, got {len(right)}: {(left if len(left) > len(right) else right)[-3:]}"]
+        return [
+            f"log: {len(left)} lines expected, got {len(right)}: {(left if len(left) > len(right) else right)[-3:]}"
+        ]
 
     def _match(self, expected: str, actual: str) -> bool:
         pattern, bound = self._pattern(expected)
@@ -139,7 +142,7 @@ class Comparer:
     def _pattern(self, expected: str) -> "tuple[str, Dict[str, Any]]":
         parts, bound, end = [], {}, 0
         for match in TOKEN.finditer(expected):
-            parts.append(self._literal(expected[end:match.start()]))
+            parts.append(self._literal(expected[end : match.start()]))
             end = match.end()
             name, argument = match[1], match[2]
             if name == "PERL_LOCATION":
@@ -165,8 +168,11 @@ class Comparer:
         for pattern, accepted in self._texts:
             match = pattern.search(text)
             if match:
-                return (self._literal(text[:match.start()]) + match.expand(accepted).replace("\0", "\\")
-                        + self._literal(text[match.end():]))
+                return (
+                    self._literal(text[: match.start()])
+                    + match.expand(accepted).replace("\0", "\\")
+                    + self._literal(text[match.end() :])
+                )
         return re.escape(text)
 
 
@@ -176,5 +182,3 @@ def _any(patterns: List["re.Pattern[str]"], path: str) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float))
-
-

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the two nodes must have before a recording can be replayed, read back from the recording itself."""
+
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
 from .capture import Capture
@@ -15,13 +16,19 @@ __all__ = ["Needs", "Vm", "needs"]
 
 _TOKEN = re.compile(r"PVEAPIToken=([^=\"\s]+![^=\"\s]+)=")
 _VOLUME = re.compile(r"(local:\d+/vm-[^,\s]+)[^\n]*?size=(\d+[KMGT]?)")
-GENERATIONS = [(re.compile(r"9\.1\.10.*insecure-remote"), "seed"), (re.compile(r"insecure-remote"), "insecure"),
-               (re.compile(r"9\.2\.[23]\b"), "transitional"), (re.compile(r"9\.2\.[01]\b|9\.1|9\.0|8\."), "classic")]
-TEMPLATE = ("boot: order=scsi0;net0\ncores: 1\nkvm: 0\nmemory: {memory}\nmeta: creation-qemu=11.1.3,ctime=1795153123\n"
-            "name: vm{vmid}\nnet0: virtio=BC:24:11:0C:7D:{mac:02X},bridge=vmbr0\n"
-            "scsi0: local:{vmid}/vm-{vmid}-disk-0.qcow2,size=1G\nscsihw: virtio-scsi-pci\nserial0: socket\n"
-            "smbios1: uuid=f1fcce24-5a83-4a7e-8004-1{vmid:011d}\nvga: none\n"
-            "vmgenid: a017f37c-a381-4bfb-9f02-e{vmid:011d}\n")
+GENERATIONS = [
+    (re.compile(r"9\.1\.10.*insecure-remote"), "seed"),
+    (re.compile(r"insecure-remote"), "insecure"),
+    (re.compile(r"9\.2\.[23]\b"), "transitional"),
+    (re.compile(r"9\.2\.[01]\b|9\.1|9\.0|8\."), "classic"),
+]
+TEMPLATE = (
+    "boot: order=scsi0;net0\ncores: 1\nkvm: 0\nmemory: {memory}\nmeta: creation-qemu=11.1.3,ctime=1795153123\n"
+    "name: vm{vmid}\nnet0: virtio=BC:24:11:0C:7D:{mac:02X},bridge=vmbr0\n"
+    "scsi0: local:{vmid}/vm-{vmid}-disk-0.qcow2,size=1G\nscsihw: virtio-scsi-pci\nserial0: socket\n"
+    "smbios1: uuid=f1fcce24-5a83-4a7e-8004-1{vmid:011d}\nvga: none\n"
+    "vmgenid: a017f37c-a381-4bfb-9f02-e{vmid:011d}\n"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Needs:
     drives_source: bool
     slow_mirror: bool = False
     slow_ram: bool = False
-    unknown: List[str] = field(default_factory=list)
+    long_timer: bool = False
 
 
 def needs(capture: Capture) -> Needs:
@@ -56,8 +63,27 @@ def needs(capture: Capture) -> Needs:
     if source is not None:
         vms.append(Vm("source", source.vmid, source.config, source.volumes, source.running))
     slow_mirror, slow_ram = _caught(capture)
-    return Needs(_personality(capture), sorted(set(_TOKEN.findall(capture.text()))), _storages(capture), vms, source,
-                 source is not None and not any(True for _ in capture.of("qmp")), slow_mirror, slow_ram)
+    return Needs(
+        _personality(capture),
+        sorted(set(_TOKEN.findall(capture.text()))),
+        _storages(capture),
+        vms,
+        source,
+        source is not None and not any(True for _ in capture.of("qmp")),
+        slow_mirror,
+        slow_ram,
+        _long_timer(capture),
+    )
+
+
+def _long_timer(capture: Capture) -> bool:
+    """A task that ends by a time limit of more than a minute."""
+    last = 0.0
+    for event in capture.events:
+        if event.kind == "task-exit" and event.at - last > 60.0:
+            return True
+        last = event.at
+    return False
 
 
 def _personality(capture: Capture) -> Dict[str, Any]:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Carries a local UNIX socket of the source through a data websocket, as a migration client does."""
+
 from __future__ import annotations
 
 import os

@@ -7,6 +7,7 @@
 
 Ends with "N passed, N failed"; every file of the directory is counted.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,7 +28,7 @@ SHOWN = 6
 def files(directory: Path, names: List[str]) -> List[Path]:
     found = sorted(directory.glob("*.jsonl"))
     if names:
-        wanted = {name[:-len(".jsonl")] if name.endswith(".jsonl") else name for name in names}
+        wanted = {name[: -len(".jsonl")] if name.endswith(".jsonl") else name for name in names}
         found = [path for path in found if path.stem in wanted]
         missing = wanted - {path.stem for path in found}
         if missing:
@@ -37,8 +38,8 @@ def files(directory: Path, names: List[str]) -> List[Path]:
 
 def show(outcome: Outcome, full: bool) -> None:
     excused = f", {len(outcome.excused)} known deviations" if outcome.excused else ""
-    print(f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.name} ({outcome.personality}, {outcome.elapsed:.1f} s{excused})",
-          flush=True)
+    verdict = "ok    " if outcome.passed else "FAILED"
+    print(f"{verdict} {outcome.name} ({outcome.personality}, {outcome.elapsed:.1f} s{excused})", flush=True)
     shown = outcome.mismatches if full else outcome.mismatches[:SHOWN]
     for mismatch in shown:
         print("    " + str(mismatch).replace("\n", "\n    "), flush=True)
@@ -61,11 +62,24 @@ def main() -> int:
         show(outcomes[-1], options.full)
     if options.table:
         options.table.parent.mkdir(parents=True, exist_ok=True)
-        options.table.write_text(json.dumps([{
-            "file": each.name, "personality": each.personality, "passed": each.passed, "seconds": round(each.elapsed, 1),
-            "mismatches": [str(mismatch) for mismatch in each.mismatches],
-            "deviations": [{"where": str(mismatch), "reason": reason} for mismatch, reason in each.excused],
-        } for each in outcomes], indent=1) + "\n", encoding="utf-8")
+        options.table.write_text(
+            json.dumps(
+                [
+                    {
+                        "file": each.name,
+                        "personality": each.personality,
+                        "passed": each.passed,
+                        "seconds": round(each.elapsed, 1),
+                        "mismatches": [str(mismatch) for mismatch in each.mismatches],
+                        "deviations": [{"where": str(mismatch), "reason": reason} for mismatch, reason in each.excused],
+                    }
+                    for each in outcomes
+                ],
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
     passed = sum(each.passed for each in outcomes)
     print(f"{passed} passed, {len(outcomes) - passed} failed")
     return 0 if passed == len(outcomes) else 1

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """State of one replay that its drivers share: connections, bindings, deviations found so far."""
+
 from __future__ import annotations
 
 import concurrent.futures
@@ -51,7 +52,8 @@ class Session:
     marks: Dict[str, float] = field(default_factory=dict)
     facts: Dict[str, Any] = field(default_factory=dict)
     pool: concurrent.futures.ThreadPoolExecutor = field(
-        default_factory=lambda: concurrent.futures.ThreadPoolExecutor(max_workers=40))
+        default_factory=lambda: concurrent.futures.ThreadPoolExecutor(max_workers=40)
+    )
 
     def fail(self, event: Event, *texts: str) -> None:
         where = " ".join(part for part in (event.channel, event.connection, event.kind) if part)

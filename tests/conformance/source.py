@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The source VM of a recording: what it must have been, and its part of the work where QMP was not recorded."""
+
 from __future__ import annotations
 
 import re
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Dict, List, Optional
 
 from .capture import Capture
@@ -31,11 +33,16 @@ class SourceVm:
 def derive(capture: Capture) -> Optional[SourceVm]:
     """The source VM a recording must have had, read back from what it sent to the target."""
     from .drivers import stages
+
     if stages.staged(capture):
         return _moved(stages.recorded_config(capture)[1], DEFAULT_SOURCE, True, ["scsi0"])
     if not _needed(capture):
         return None
-    configs = [event.body for event in capture.of("control", True) if event.body.get("cmd") == "config" and "conf" in event.body]
+    configs = [
+        event.body
+        for event in capture.of("control", True)
+        if event.body.get("cmd") == "config" and "conf" in event.body
+    ]
     vmid = _source_vmid(capture)
     if not configs:
         return None
@@ -50,16 +57,21 @@ def _moved(config: str, vmid: int, running: bool, mirrored: List[str]) -> Source
     if target:
         config = config.replace(f":{target[1]}/vm-{target[1]}-", f":{vmid}/vm-{vmid}-")
     config = re.sub(r"^lock: .*\n", "", config, flags=re.MULTILINE)
-    volumes = {volid: _bytes(size) for volid, size in
-               re.findall(r"(local:\d+/vm-[^,\s]+)[^\n]*?size=(\d+[KMGT]?)", config)}
+    volumes = {
+        volid: _bytes(size) for volid, size in re.findall(r"(local:\d+/vm-[^,\s]+)[^\n]*?size=(\d+[KMGT]?)", config)
+    }
     return SourceVm(vmid, config, volumes, running, mirrored)
 
 
 def _needed(capture: Capture) -> bool:
     if any(True for _ in capture.of("qmp")) or any(True for _ in capture.notes("source-state")):
         return True
-    return any(str(event.body.get("query", {}).get("socket", "")).endswith(".migrate")
-               for event in capture.of("ws-handshake", True))
+    if any(event.body.get("migrate_opts", {}).get("type") == "insecure" for event in capture.of("control", True)):
+        return any(event.body["url"].endswith("/remote_migrate") for event in capture.of("http", True))
+    return any(
+        str(event.body.get("query", {}).get("socket", "")).endswith(".migrate")
+        for event in capture.of("ws-handshake", True)
+    )
 
 
 def _source_vmid(capture: Capture) -> int:
@@ -95,20 +107,36 @@ class Engine:
     def has_command(self, name: str) -> bool:
         return any(each["name"] == name for each in self._monitor.query("query-commands"))
 
-    def connect_next(self) -> str:
+    def connect_next(self, server: Optional[Dict[str, str]] = None) -> str:
         """Makes QEMU connect to the NBD listener for the next drive: the answer comes once the server greeted it."""
         drive = self._waiting.pop(0)
-        self._monitor.send({"execute": "blockdev-add", "arguments": {
-            "driver": "nbd", "node-name": f"mig-{drive}", "export": f"drive-{drive}", "detect-zeroes": "on", "discard": "unmap",
-            "server": {"type": "unix", "path": f"/run/qemu-server/{self._vmid}_nbd.migrate"}}})
+        server = server or {"type": "unix", "path": f"/run/qemu-server/{self._vmid}_nbd.migrate"}
+        self._monitor.send(
+            {
+                "execute": "blockdev-add",
+                "arguments": {
+                    "driver": "nbd",
+                    "node-name": f"mig-{drive}",
+                    "export": f"drive-{drive}",
+                    "detect-zeroes": "on",
+                    "discard": "unmap",
+                    "server": server,
+                },
+            }
+        )
         return drive
 
     def mirror(self, drive: str) -> None:
         reply = self._monitor.reply(30.0)
         if "error" in reply:
             raise RuntimeError(f"blockdev-add mig-{drive}: {reply['error']}")
-        arguments: Dict[str, Any] = {"job-id": f"mig-{drive}", "device": f"drive-{drive}", "target": f"mig-{drive}",
-                                     "sync": "full", "auto-dismiss": False}
+        arguments: Dict[str, Any] = {
+            "job-id": f"mig-{drive}",
+            "device": f"drive-{drive}",
+            "target": f"mig-{drive}",
+            "sync": "full",
+            "auto-dismiss": False,
+        }
         if self.slow_mirror:
             arguments["speed"] = 1 << 20
         elif not self.has_command("block-job-change"):
@@ -132,10 +160,10 @@ class Engine:
                 raise TimeoutError(f"source: {what}: not within {timeout:g} s")
             time.sleep(0.05)
 
-    def migrate(self) -> None:
-        parameters = {"downtime-limit": 100, "max-bandwidth": (3 << 20) if self.slow_ram else (16 << 30)}
+    def migrate(self, uri: str = "") -> None:
+        parameters = {"downtime-limit": 100, "max-bandwidth": (16 << 10) if self.slow_ram else (16 << 30)}
         self._monitor.query("migrate-set-parameters", parameters)
-        self._monitor.query("migrate", {"uri": f"unix:/run/qemu-server/{self._vmid}.migrate"})
+        self._monitor.query("migrate", {"uri": uri or f"unix:/run/qemu-server/{self._vmid}.migrate"})
         self.migrating = True
 
     def status(self) -> str:
@@ -155,7 +183,7 @@ class Engine:
         for name in list(self.jobs):
             if self._job(name).get("status") not in ("concluded", None):
                 self._monitor.execute("block-job-cancel", {"device": name})
-            self._until(lambda: self._concluded(name), 30.0, f"end of {name}")
+            self._until(partial(self._concluded, name), 30.0, f"end of {name}")
             self._monitor.execute("job-dismiss", {"id": name})
             self._monitor.execute("blockdev-del", {"node-name": name})
             self.jobs.remove(name)
@@ -181,11 +209,13 @@ class Engine:
     def cancel_jobs_unanswered(self) -> None:
         """Over a dead link this command is not answered: its reply is not waited for."""
         for name in self.jobs:
-            self._monitor.send({"execute": "block-job-cancel", "arguments": {"device": name, "force": True}})
+            self._monitor.send(
+                {"execute": "block-job-cancel", "id": "forced", "arguments": {"device": name, "force": True}}
+            )
 
     def answered(self, seconds: float) -> bool:
         try:
-            self._monitor.reply(seconds)
+            self._monitor.reply(seconds, "forced")
             return True
         except TimeoutError:
             return False
@@ -193,7 +223,7 @@ class Engine:
     def write(self) -> None:
         """A write to the disk: an idle guest would not notice that its mirror is gone."""
         for name in self.jobs:
-            drive = name[len("mig-"):]
+            drive = name[len("mig-") :]
             self._monitor.execute("human-monitor-command", {"command-line": f'qemu-io {drive} "write -P 1 0 4k"'})
             self._monitor.execute("human-monitor-command", {"command-line": f'qemu-io drive-{drive} "write -P 1 0 4k"'})
 
@@ -204,6 +234,19 @@ class Engine:
     def state(self) -> Dict[str, Any]:
         migrate = self._monitor.query("query-migrate")
         shown = {key: migrate[key] for key in ("status", "error-desc") if key in migrate}
-        jobs = [{"device": job["device"], "status": job["status"], "ready": job["ready"], "error": job.get("error"),
-                 "offset": job["offset"], "len": job["len"]} for job in self._monitor.query("query-block-jobs")]
-        return {"query_status": self._monitor.query("query-status")["status"], "query_migrate": shown, "block_jobs": jobs}
+        jobs = [
+            {
+                "device": job["device"],
+                "status": job["status"],
+                "ready": job["ready"],
+                "error": job.get("error"),
+                "offset": job["offset"],
+                "len": job["len"],
+            }
+            for job in self._monitor.query("query-block-jobs")
+        ]
+        return {
+            "query_status": self._monitor.query("query-status")["status"],
+            "query_migrate": shown,
+            "block_jobs": jobs,
+        }

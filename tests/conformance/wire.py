@@ -4,6 +4,7 @@
 
 Nothing of this is shared with the collection: an error on one side must not cancel out on the other.
 """
+
 from __future__ import annotations
 
 import base64
@@ -186,7 +187,7 @@ def _chunked(data: bytes) -> Optional[bytes]:
             return body
         if len(rest) < size + 2:
             return None
-        body, data = body + rest[:size], rest[size + 2:]
+        body, data = body + rest[:size], rest[size + 2 :]
 
 
 def _body(stream: Stream, headers: List[Tuple[str, str]], data: bytes, until: float) -> bytes:
@@ -211,8 +212,14 @@ def _path(url: str) -> str:
     return parts.path + ("?" + parts.query if parts.query else "")
 
 
-def request(address: Tuple[str, int], method: str, url: str, headers: Dict[str, str],
-            params: Optional[Dict[str, Any]], timeout: float) -> Answer:
+def request(
+    address: Tuple[str, int],
+    method: str,
+    url: str,
+    headers: Dict[str, str],
+    params: Optional[Dict[str, Any]],
+    timeout: float,
+) -> Answer:
     """One request on its own connection. ``params`` go into the query of a GET and the form of everything else."""
     started = time.monotonic()
     path, form = _path(url), b""
@@ -269,8 +276,9 @@ class WebSocket:
         threading.Thread(target=self._read, daemon=True).start()
 
     @classmethod
-    def open(cls, address: Tuple[str, int], path: str, headers: Dict[str, str],
-             timeout: float) -> Tuple[Answer, Optional["WebSocket"]]:
+    def open(
+        cls, address: Tuple[str, int], path: str, headers: Dict[str, str], timeout: float
+    ) -> Tuple[Answer, Optional["WebSocket"]]:
         started = time.monotonic()
         stream = Stream(address)
         lines = [f"GET {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}"]
@@ -312,8 +320,8 @@ class WebSocket:
                 self.odd.append("masked frame from the server")
             if len(self._raw) < offset + length:
                 return
-            payload = bytes(self._raw[offset:offset + length])
-            del self._raw[:offset + length]
+            payload = bytes(self._raw[offset : offset + length])
+            del self._raw[: offset + length]
             self._take(first, payload)
 
     def _take(self, first: int, payload: bytes) -> None:

@@ -4,6 +4,7 @@
 
 Every file gets a lab of its own: it comes up in a second, and nothing of the file before can help or harm it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -78,9 +79,13 @@ class World:
         self.qmp_rules: List[Dict[str, Any]] = self.bindings["qmp"]
 
     def __enter__(self) -> "World":
-        personality = dict(self.needs.personality, long_scale=self.long_scale)
-        self.lab = Lab.up({"source": ["source"], "target": ["target"]}, state=STATE / str(os.getpid()), personality=personality,
-                          guest={})
+        personality = self._character()
+        self.lab = Lab.up(
+            {"source": ["source"], "target": ["target"]},
+            state=STATE / str(os.getpid()),
+            personality=personality,
+            guest={},
+        )
         try:
             self._prepare()
         except BaseException:
@@ -104,7 +109,8 @@ class World:
             pve = self.lab.directory / "clusters" / node / "pve"
             (pve / "user.cfg").write_text(self._users(normal), encoding="utf-8")
             (pve / "priv" / "token.cfg").write_text(
-                "".join(f"{token} {secret}\n" for token, secret in self.tokens.items()), encoding="utf-8")
+                "".join(f"{token} {secret}\n" for token, secret in self.tokens.items()), encoding="utf-8"
+            )
             (pve / "priv" / "lab-passwords").write_text(f"root@pam {self.password}\n", encoding="utf-8")
             (pve / "storage.cfg").write_text(self._storages(), encoding="utf-8")
             self._personality(node)
@@ -113,17 +119,21 @@ class World:
         if self.source is not None and self.needs.drives_source:
             self._start_engine()
 
+    def _character(self) -> Dict[str, Any]:
+        """The lab's own long waits are shortened only where the recording waits for one of them."""
+        return dict(self.needs.personality, long_scale=self.long_scale if self.needs.long_timer else 1.0)
+
     def _personality(self, node: str) -> None:
         path = Path(self.path(node, "/etc/lab/personality.json"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(self.needs.personality, long_scale=self.long_scale)), encoding="utf-8")
+        path.write_text(json.dumps(self._character()), encoding="utf-8")
 
     def _users(self, normal: str) -> str:
         table = self.bindings["users"]
         lines = ["user:root@pam:1:0::::::"]
         roles: Dict[str, str] = {}
         for token in sorted({*self.needs.tokens, "root@pam!migration"}):
-            user, _, name = token.partition("!")
+            user = token.partition("!")[0]
             known = table.get(token) or table.get(user) or table["default"]
             self.tokens[token] = str(uuid.uuid4()) if known.get("secret") == "own" else normal
             if user != "root@pam":
@@ -149,20 +159,27 @@ class World:
             subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], check=True)
             if self.needs.slow_mirror:
                 # a mirror that is to be seen at work needs something to copy
-                subprocess.run(["qemu-io", "-f", kind, "-c", f"write -P 7 0 {min(size, FILLED)}", str(path)], check=True,
-                               stdout=subprocess.DEVNULL)
+                subprocess.run(
+                    ["qemu-io", "-f", kind, "-c", f"write -P 7 0 {min(size, FILLED)}", str(path)],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
         self.config_path(vm.node, vm.vmid).write_text(vm.config, encoding="utf-8")
         if vm.running:
             ran = self.run(vm.node, ["qm", "start", str(vm.vmid)], None)
             if ran.rc:
-                raise RuntimeError(f"the recording's VM {vm.vmid} does not start on {vm.node}: {ran.stdout}{ran.stderr}")
+                raise RuntimeError(
+                    f"the recording's VM {vm.vmid} does not start on {vm.node}: {ran.stdout}{ran.stderr}"
+                )
 
     def _start_engine(self) -> None:
         source = self.source
         if source is None or not source.running:
             return
         self._monitor = Monitor(self.path("source", f"/run/qemu-server/{source.vmid}.qmp"))
-        self.engine = Engine(self._monitor, source.vmid, list(source.mirrored), self.needs.slow_mirror, self.needs.slow_ram)
+        self.engine = Engine(
+            self._monitor, source.vmid, list(source.mirrored), self.needs.slow_mirror, self.needs.slow_ram
+        )
 
     # -- names -------------------------------------------------------------------------------------------------
 
@@ -202,8 +219,12 @@ class World:
 
     def values(self) -> Dict[str, str]:
         """Values of the placeholders that are known from the start."""
-        found = {"PASSWORD": self.password, "TOKEN:wrong": str(uuid.uuid4()),
-                 "FINGERPRINT:target": self.host("target").fingerprint, "FINGERPRINT:wrong": ":".join(["AB"] * 32)}
+        found = {
+            "PASSWORD": self.password,
+            "TOKEN:wrong": str(uuid.uuid4()),
+            "FINGERPRINT:target": self.host("target").fingerprint,
+            "FINGERPRINT:wrong": ":".join(["AB"] * 32),
+        }
         for token, secret in self.tokens.items():
             found.setdefault("TOKEN:" + token.split("@")[0], secret)
         found["TOKEN"] = self.tokens["root@pam!migration"]
@@ -218,21 +239,42 @@ class World:
     def run(self, node: str, argv: List[str], stdin: Optional[str]) -> Ran:
         started = time.monotonic()
         host = self.host(node)
-        environment = dict(os.environ, LC_ALL="C.UTF-8", LANG="C.UTF-8",
-                           PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root")
-        done = subprocess.run(host.argv(argv), input=(stdin or "").encode(), capture_output=True, timeout=180, cwd="/",
-                              env=environment, check=False)
+        environment = dict(
+            os.environ,
+            LC_ALL="C.UTF-8",
+            LANG="C.UTF-8",
+            PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            HOME="/root",
+        )
+        done = subprocess.run(
+            host.argv(argv),
+            input=(stdin or "").encode(),
+            capture_output=True,
+            timeout=180,
+            cwd="/",
+            env=environment,
+            check=False,
+        )
         decode = {"encoding": "utf-8", "errors": "surrogateescape"}
-        return Ran(done.stdout.decode(**decode), done.stderr.decode(**decode), done.returncode, time.monotonic() - started)
+        return Ran(
+            done.stdout.decode(**decode), done.stderr.decode(**decode), done.returncode, time.monotonic() - started
+        )
 
     def tunnel(self, vmid: str, ticket: str, socket: str, headers: Dict[str, str]) -> WebSocket:
         """A control websocket of the runner's own."""
         import urllib.parse
+
         query = urllib.parse.urlencode({"ticket": ticket, "socket": socket})
-        handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-                     "Sec-WebSocket-Key": WebSocket.key(), **headers}
-        answer, opened = WebSocket.open(self.address("target"), f"/api2/json/nodes/target/qemu/{vmid}/mtunnelwebsocket?{query}",
-                                        handshake, 20.0)
+        handshake = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": WebSocket.key(),
+            **headers,
+        }
+        answer, opened = WebSocket.open(
+            self.address("target"), f"/api2/json/nodes/target/qemu/{vmid}/mtunnelwebsocket?{query}", handshake, 20.0
+        )
         if opened is None:
             raise RuntimeError(f"upgrade refused: {answer.status} {answer.reason}")
         return opened
@@ -285,7 +327,9 @@ class World:
 
     def worker_of(self, port: int) -> Optional[int]:
         """The front-end process that holds the connection from this client port."""
-        text = self.run("target", ["ss", "-Htnp", "state", "established", f"( sport = :{API_PORT} and dport = :{port} )"], None).stdout
+        text = self.run(
+            "target", ["ss", "-Htnp", "state", "established", f"( sport = :{API_PORT} and dport = :{port} )"], None
+        ).stdout
         match = re.search(r"pid=(\d+)", text)
         return int(match[1]) if match else None
 
@@ -297,7 +341,9 @@ class World:
         for entry in Path(self.path(node, "/proc")).iterdir():
             if entry.name.isdigit():
                 try:
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
                 except OSError:
                     continue
         return found
@@ -307,9 +353,16 @@ class World:
             if "of=/var/lib/vz/images" in line or "pvesm import" in line or " import local:" in line:
                 self.run(node, ["kill", "-STOP" if stopped else "-CONT", str(pid)], None)
 
+    def kill_qemu(self, node: str, vmid: int) -> None:
+        for pid, line in self._processes(node).items():
+            if f"-pidfile /run/qemu-server/{vmid}.pid" in line:
+                self.run(node, ["kill", "-KILL", str(pid)], None)
+
     def image(self, kind: str, size: int) -> Path:
         path = self._scratch / f"image-{uuid.uuid4().hex}.{kind}"
-        subprocess.run(["qemu-img", "create", "-q", "-f", kind, "-o", "preallocation=metadata", str(path), str(size)], check=True)
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", kind, "-o", "preallocation=metadata", str(path), str(size)], check=True
+        )
         return path
 
     def compare_images(self, vmid: int) -> str:
@@ -319,7 +372,9 @@ class World:
             name = volid.split(":", 1)[1]
             one = self.path("source", "/var/lib/vz/images/" + name)
             other = self.path("target", "/var/lib/vz/images/" + name.replace(str(self.source.vmid), str(vmid)))
-            done = subprocess.run(["qemu-img", "compare", "-U", one, other], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["qemu-img", "compare", "-U", one, other], capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 return f"{volid}: {done.stdout.strip()} {done.stderr.strip()}"
         return ""
@@ -371,8 +426,10 @@ class World:
         return [line.split()[3] for line in text.splitlines() if line.split()]
 
     def importer_running(self, node: str, vmid: int) -> bool:
-        return any(re.search(rf"(pvesm import|import local:{vmid}/|of=/var/lib/vz/images/{vmid}/)", line)
-                   for line in self._processes(node).values())
+        return any(
+            re.search(rf"(pvesm import|import local:{vmid}/|of=/var/lib/vz/images/{vmid}/)", line)
+            for line in self._processes(node).values()
+        )
 
     def user_lines(self, node: str) -> List[str]:
         return (self.lab.directory / "clusters" / node / "pve" / "user.cfg").read_text(encoding="utf-8").splitlines()
@@ -383,6 +440,3 @@ class World:
             if base.is_file() and base.name.rstrip(":") == upid.rstrip(":"):
                 return base.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         return []
-
-
-

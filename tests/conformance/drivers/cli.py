@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Commands on a node: output, exit status and the effects on config, lock, QEMU and images."""
+
 from __future__ import annotations
 
 import json
@@ -41,7 +42,13 @@ def _unrecorded(session: Session, event: Event, node: str, vmid: Optional[int]) 
     """Between two commands the recorder stopped a VM without a line about it: the states around say so."""
     before = event.body.get("state_before") or {}
     last = session.facts.get(f"state {vmid}")
-    if vmid is not None and last is not None and last.get("qemu") and before.get("config") and before.get("qemu") is None:
+    if (
+        vmid is not None
+        and last is not None
+        and last.get("qemu")
+        and before.get("config")
+        and before.get("qemu") is None
+    ):
         session.world.run(node, ["qm", "stop", str(vmid), "--skiplock"], None)
     if vmid is not None:
         session.facts[f"state {vmid}"] = event.body.get("state_after")
@@ -50,7 +57,9 @@ def _unrecorded(session: Session, event: Event, node: str, vmid: Optional[int]) 
 def _meet_lock(session: Session, event: Event) -> None:
     """A command that got its lock in the end came less than 10 s before the holder let go."""
     until = session.optional("held until")
-    if until is not None and re.search(r"trying to acquire lock\.\.\.\n OK", event.body["stdout"] + event.body["stderr"]):
+    if until is not None and re.search(
+        r"trying to acquire lock\.\.\.\n OK", event.body["stdout"] + event.body["stderr"]
+    ):
         session.world.sleep(until - 5.0 - session.now())
 
 
@@ -83,7 +92,7 @@ def _output(session: Session, event: Event, stream: str, expected: str, actual: 
 def _split(text: str) -> Optional[Any]:
     """Text before and the JSON value on the last line; None where there is none."""
     lines = text.rstrip("\n").split("\n")
-    if not lines[-1][:1] in ("{", "["):
+    if lines[-1][:1] not in ("{", "["):
         return None
     try:
         return "\n".join(lines[:-1]), json.loads(lines[-1])
@@ -105,7 +114,7 @@ def _nested(text: str) -> Dict[str, Any]:
     for line in text.splitlines():
         depth = len(line) - len(line.lstrip("\t"))
         key, _, value = line.strip().partition(":")
-        del levels[depth + 1:]
+        del levels[depth + 1 :]
         if value.strip():
             levels[-1][key] = float(value) if re.fullmatch(r" -?\d+(\.\d+)?", value) else value.strip()
         else:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The line protocol of the control websocket, also in frames that break its rules."""
+
 from __future__ import annotations
 
 import json
@@ -56,7 +57,7 @@ def _write(session: Session, socket: WebSocket, event: Event) -> None:
     elif "frames_of" in body:
         line = _shape(body)
         for start in range(0, len(line), body["frames_of"]):
-            socket.send(frame(2, line[start:start + body["frames_of"]]))
+            socket.send(frame(2, line[start : start + body["frames_of"]]))
     elif "raw" in body:
         socket.send(frame(2, (session.bindings.fill_text(body["raw"]) + "\n").encode()))
     else:
@@ -81,8 +82,10 @@ def _frame(session: Session, event: Event) -> bytes:
 
 def _shape(body: Dict[str, Any]) -> bytes:
     """A long line of which only the shape was kept: ``<7000 x>`` stands for so many characters."""
+
     def expand(match: "re.Match[str]") -> str:
         return match[2] * int(match[1])
+
     text = json.dumps(body["json_shape"], separators=(",", ":"))
     line = (re.sub(r"<(\d+) (.)>", expand, text) + "\n").encode()
     if len(line) != body["line_len"]:
@@ -111,6 +114,8 @@ def receive(session: Session, event: Event) -> None:
     session.compare(event, expected, actual, event.truncated)
     if isinstance(actual, dict) and "ticket" in actual:
         session.facts["granted"] = actual["ticket"]
+    if isinstance(actual, dict) and "migrate" in actual:
+        data.plain_plane(session, actual)
     _delay(session, event, command, elapsed)
 
 
@@ -123,7 +128,7 @@ def _delay(session: Session, event: Event, command: Optional[Event], elapsed: fl
 
 
 def _ports(session: Session, expected: Any, actual: Any) -> None:
-    """Ports of the plain TCP plane depend on what else is reserved: from here on this lab's stand for the recorded ones."""
+    """Ports of the plain TCP plane depend on what else is reserved: this lab's stand for the recorded ones."""
     recorded, got = (_PORT.findall(json.dumps(each)) for each in (expected, actual))
     if "migrate" not in expected or len(recorded) != len(got):
         return
@@ -150,7 +155,10 @@ def _fresh(session: Session, event: Event) -> None:
     headers = {"Authorization": f"PVEAPIToken={token}={session.world.tokens[token]}"}
     session.world.forget_vm(int(vmid))
     from ..wire import request
-    answer = request(session.world.address("target"), "POST", f"/api2/json/nodes/target/qemu/{vmid}/mtunnel", headers, {}, 30.0)
+
+    answer = request(
+        session.world.address("target"), "POST", f"/api2/json/nodes/target/qemu/{vmid}/mtunnel", headers, {}, 30.0
+    )
     if answer.status != 200:
         raise Fatal(f"{event}: POST mtunnel: {answer.status} {answer.reason}")
     granted = http.shown(answer)["json"]["data"]
@@ -158,7 +166,9 @@ def _fresh(session: Session, event: Event) -> None:
     session.sockets["fresh"] = session.world.tunnel(vmid, granted["ticket"], granted["socket"], headers)
     if "scsi0: local:" in event.body.get("conf", ""):
         socket = session.sockets["fresh"]
-        socket.send_data(b'{"cmd":"disk","storage":"local","format":"raw","drive":{"interface":"scsi","index":"0","size":1048576}}\n')
+        socket.send_data(
+            b'{"cmd":"disk","storage":"local","format":"raw","drive":{"interface":"scsi","index":"0","size":1048576}}\n'
+        )
         socket.line(30.0)
 
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Data websockets: forwarded sockets of the source QEMU and streams for disk-import."""
+
 from __future__ import annotations
 
 import re
@@ -13,7 +14,15 @@ from ..relay import Carried, Forward
 from ..session import Fatal, Session
 from ..wire import WebSocket
 
-__all__ = ["after_handshake", "before_command", "before_handshake", "carried", "finish_mirrors", "import_progress", "send_note"]
+__all__ = [
+    "after_handshake",
+    "before_command",
+    "before_handshake",
+    "carried",
+    "finish_mirrors",
+    "import_progress",
+    "send_note",
+]
 
 
 def _local(session: Session, remote: str) -> Optional[str]:
@@ -22,8 +31,12 @@ def _local(session: Session, remote: str) -> Optional[str]:
         if event.kind == "forward" and event.body.get("remote") == remote:
             return str(event.body["local"])
         message = event.body.get("message")
-        if event.kind == "tunnel-client-stdin" and isinstance(message, dict) and message.get("cmd") == "forward" \
-                and message["data"].get("ticket", {}).get("path") == remote:
+        if (
+            event.kind == "tunnel-client-stdin"
+            and isinstance(message, dict)
+            and message.get("cmd") == "forward"
+            and message["data"].get("ticket", {}).get("path") == remote
+        ):
             return str(message["data"]["unix"])
     source = session.world.source
     if source is None:
@@ -115,6 +128,19 @@ def finish_mirrors(session: Session, body: Dict[str, Any]) -> None:
         engine.end_mirrors()
 
 
+def plain_plane(session: Session, reply: Dict[str, Any]) -> None:
+    """RAM and NBD on plain TCP: no websocket opens them, the reply of `start` does."""
+    engine = session.world.engine
+    uri = str(reply.get("migrate", {}).get("uri", ""))
+    if engine is None or not uri.startswith("tcp:"):
+        return
+    while engine.waiting():
+        where = next(iter(reply["drives"].values()))["nbd_uri"].split(":")
+        engine.mirror(engine.connect_next({"type": "inet", "host": where[1], "port": where[2]}))
+    engine.migrate(uri)
+    engine.settle()
+
+
 def _following(session: Session, event: Event) -> Iterator[Event]:
     """Events until the same connection or socket is opened again."""
     path = session.paths[event.connection or ""]
@@ -167,6 +193,7 @@ def _feed(session: Session, socket: WebSocket, kind: str, payload: int, virtual:
 
 def _frame(payload: bytes) -> bytes:
     from ..wire import frame
+
     return frame(2, payload)
 
 
@@ -218,5 +245,6 @@ def import_progress(session: Session, event: Event, expected: Dict[str, Any], ac
             break
         socket.send(_frame(b'{"cmd":"query-disk-import"}\n'))
         import json
+
         actual = json.loads(socket.line(30.0))
     return actual

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tasks that are followed to their end, and tunnels that do or do not answer any more."""
+
 from __future__ import annotations
 
 import re
@@ -47,7 +48,9 @@ def log(session: Session, upid: str) -> List[str]:
 
 def _tail(session: Session, event: Event, expected: List[str], lines: List[str]) -> None:
     lines = session.comparer.lines("\n".join(lines)).copy()
-    session.fail(event, *session.comparer.same_lines(expected, lines[-len(session.comparer.lines("\n".join(expected))):]))
+    session.fail(
+        event, *session.comparer.same_lines(expected, lines[-len(session.comparer.lines("\n".join(expected))) :])
+    )
 
 
 def _target_task(session: Session, event: Event) -> None:
@@ -75,8 +78,13 @@ def _leave(session: Session) -> None:
     for name, path in session.paths.items():
         command = session.facts.get(f"command {name}")
         socket = session.sockets.get(name)
-        if path.endswith(".mtunnel") and socket is not None and socket.ended is None and command is not None \
-                and command.body.get("cmd") == "quit":
+        if (
+            path.endswith(".mtunnel")
+            and socket is not None
+            and socket.ended is None
+            and command is not None
+            and command.body.get("cmd") == "quit"
+        ):
             socket.close_frame()
             socket.wait_end(5.0)
 
@@ -146,9 +154,13 @@ def _poll(session: Session, seconds: float, last: str) -> List[Dict[str, Any]]:
         got = task(session, upid)
         lines = log(session, upid)
         state = _get(session, f"/nodes/target/qemu/{vmid}/status/current") or {}
-        row = {"status": got.get("status"), "exitstatus": got.get("exitstatus"),
-               "resume_logged": "received command 'resume'" in lines, "qmpstatus": state.get("qmpstatus"),
-               "config_lock": session.world.lock_of(session.world.config_text("target", vmid) or "")}
+        row = {
+            "status": got.get("status"),
+            "exitstatus": got.get("exitstatus"),
+            "resume_logged": "received command 'resume'" in lines,
+            "qmpstatus": state.get("qmpstatus"),
+            "config_lock": session.world.lock_of(session.world.config_text("target", vmid) or ""),
+        }
         if not seen or any(seen[-1][key] != value for key, value in row.items()):
             seen.append({**row, "after_s": session.now() - began})
         if row["status"] == last == "stopped" and session.now() - began > 1.0:
@@ -171,7 +183,11 @@ def _source_line(session: Session, event: Event) -> None:
     """Lines of the stock source's task. They are compared once, at the first of them, when the task is over."""
     if session.facts.get("acting as source"):
         return
-    lines = [other for other in session.capture.notes("task-log") if other.body.get("node") == "source" and "line" in other.body]
+    lines = [
+        other
+        for other in session.capture.notes("task-log")
+        if other.body.get("node") == "source" and "line" in other.body
+    ]
     if event.index != lines[0].index:
         return
     upid = session.bindings.upid("source")
@@ -188,7 +204,7 @@ def _tasklog(session: Session, event: Event) -> None:
     upid = _upid(session, "target", "qmtunnel")
     expected = session.comparer.lines(event.body["text"])
     lines = session.comparer.lines("\n".join(log(session, upid or "")))
-    session.fail(event, *session.comparer.same_lines(expected, lines[-len(expected):]))
+    session.fail(event, *session.comparer.same_lines(expected, lines[-len(expected) :]))
 
 
 # -- several tunnels in one front end --------------------------------------------------------------------------
@@ -217,17 +233,23 @@ def collateral(session: Session, event: Event, name: str) -> None:
     settle_collateral(session)
     workers: Dict[str, Optional[int]] = session.facts.get("workers", {})
     offender = session.facts.get("offender", name)
-    doomed = session.capture.scenario.get("pveproxy_event_loop") != "libev" and workers.get(name) == workers.get(offender)
+    doomed = session.capture.scenario.get("pveproxy_event_loop") != "libev" and workers.get(name) == workers.get(
+        offender
+    )
     alive = answers(session, name)
     if alive == doomed:
-        session.fail(event, f"{name} in worker {workers.get(name)} {'answers' if alive else 'is lost'}; "
-                            f"the bad frame went to worker {workers.get(offender)}")
+        session.fail(
+            event,
+            f"{name} in worker {workers.get(name)} {'answers' if alive else 'is lost'}; "
+            f"the bad frame went to worker {workers.get(offender)}",
+        )
 
 
 def no_answer(session: Session, event: Event, name: Optional[str]) -> None:
     if name is None:
         name = session.facts.get("dead socket") or next(
-            (each for each in reversed(list(session.sockets)) if f"sent {each}" in session.facts), "")
+            (each for each in reversed(list(session.sockets)) if f"sent {each}" in session.facts), ""
+        )
     if name == "dead socket":
         waiting = session.pending.get("dead socket", [])
         if waiting and waiting[0].done():
@@ -247,6 +269,7 @@ def no_answer(session: Session, event: Event, name: Optional[str]) -> None:
 def dead_socket(session: Session, event: Event, vmid: int) -> None:
     """A VM is started incoming and stopped, then a websocket with a valid ticket goes to its socket."""
     import json
+
     name = next(each for each in session.sockets if each.endswith(f":{vmid}"))
     socket = session.sockets[name]
 
@@ -255,22 +278,43 @@ def dead_socket(session: Session, event: Event, vmid: int) -> None:
         return json.loads(socket.line(60.0))
 
     config = "cores: 1\nkvm: 0\nmemory: 192\nserial0: socket\nvga: none\n"
-    steps = [command(cmd="config", conf=config),
-             command(cmd="start", start_params={"statefile": "unix", "skiplock": 1},
-                     migrate_opts={"type": "websocket", "migratedfrom": "source", "remote_node": "target", "nbd_proto_version": 1}),
-             command(cmd="ticket", path=f"/run/qemu-server/{vmid}.migrate"), command(cmd="stop")]
+    steps = [
+        command(cmd="config", conf=config),
+        command(
+            cmd="start",
+            start_params={"statefile": "unix", "skiplock": 1},
+            migrate_opts={
+                "type": "websocket",
+                "migratedfrom": "source",
+                "remote_node": "target",
+                "nbd_proto_version": 1,
+            },
+        ),
+        command(cmd="ticket", path=f"/run/qemu-server/{vmid}.migrate"),
+        command(cmd="stop"),
+    ]
     session.fail(event, *[str(step) for step in steps if not step.get("success")])
     ticket = steps[2].get("ticket", "")
-    path = (f"/api2/json/nodes/target/qemu/{vmid}/mtunnelwebsocket?ticket={quote(ticket, safe='')}"
-            f"&socket={quote(f'/run/qemu-server/{vmid}.migrate', safe='')}")
+    path = (
+        f"/api2/json/nodes/target/qemu/{vmid}/mtunnelwebsocket?ticket={quote(ticket, safe='')}"
+        f"&socket={quote(f'/run/qemu-server/{vmid}.migrate', safe='')}"
+    )
     token = next(iter(session.world.tokens))
-    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-               "Sec-WebSocket-Key": WebSocket.key(), "Authorization": f"PVEAPIToken={token}={session.world.tokens[token]}"}
+    headers = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": WebSocket.key(),
+        "Authorization": f"PVEAPIToken={token}={session.world.tokens[token]}",
+    }
     session.facts["dead socket"] = "dead socket"
     session.submit("dead socket", WebSocket.open, session.world.address("target"), path, headers, 75.0)
     time.sleep(12.0 if not session.slow else 60.0)
 
 
 KINDS: Dict[str, Callable[[Session, Event], None]] = {
-    "target-task": _target_task, "task-exit": _task_exit, "task-log": _task_log, "tasklog": _tasklog,
+    "target-task": _target_task,
+    "task-exit": _task_exit,
+    "task-log": _task_log,
+    "tasklog": _tasklog,
 }

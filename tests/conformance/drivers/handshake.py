@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Websocket upgrades, accepted and refused."""
+
 from __future__ import annotations
 
 import re
@@ -14,8 +15,12 @@ from . import data, http
 
 __all__ = ["receive", "send"]
 
-DEFAULTS = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "{{WS_KEY}}"}
+DEFAULTS = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "{{WS_KEY}}",
+}
 TIMEOUT_S = 40.0
 DELAY_401_S = 3.0
 KEPT = ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions")
@@ -31,8 +36,9 @@ def send(session: Session, event: Event) -> None:
         # the frames of the real source were not logged: only what it must have sent is known
         headers = {**DEFAULTS, **headers}
     key = WebSocket.key()
-    headers = {name: key if value == "{{WS_KEY}}" else session.bindings.fill_text(value)
-               for name, value in headers.items()}
+    headers = {
+        name: key if value == "{{WS_KEY}}" else session.bindings.fill_text(value) for name, value in headers.items()
+    }
     socket_path = str(body["query"].get("socket", ""))
     session.paths[event.connection or ""] = socket_path
     vmid = re.search(r"/qemu/(\d+)/", body["path"])
@@ -53,13 +59,25 @@ def _ticket(session: Session, event: Event) -> None:
     missing = re.search(r"\{\{TICKET:(\d+)", str(event.body.get("query_raw", "")))
     if not missing or f"TICKET:{missing[1]}" in session.bindings.values:
         return
-    recorded = next((http_event for http_event in session.capture.of("http", True)
-                     if http_event.body["url"].endswith("/remote_migrate")), None)
+    recorded = next(
+        (
+            http_event
+            for http_event in session.capture.of("http", True)
+            if http_event.body["url"].endswith("/remote_migrate")
+        ),
+        None,
+    )
     params = recorded.body["params"] if recorded else {}
     vmid = re.search(r"/qemu/(\d+)/", event.body["path"])
     asked = {"storages": params.get("target-storage", "local"), "bridges": params.get("target-bridge", "")}
-    answer = request(session.world.address("target"), "POST", f"/api2/json/nodes/target/qemu/{vmid[1] if vmid else 0}/mtunnel",
-                     {"Authorization": session.bindings.fill_text(event.body["headers"]["Authorization"])}, asked, 30.0)
+    answer = request(
+        session.world.address("target"),
+        "POST",
+        f"/api2/json/nodes/target/qemu/{vmid[1] if vmid else 0}/mtunnel",
+        {"Authorization": session.bindings.fill_text(event.body["headers"]["Authorization"])},
+        asked,
+        30.0,
+    )
     actual = http.shown(answer)
     http.remember(session, actual)
     granted = session.facts.get("granted")

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """API requests."""
+
 from __future__ import annotations
 
 import json
@@ -61,6 +62,7 @@ def remember(session: Session, actual: Dict[str, Any]) -> None:
     if not isinstance(data, dict):
         return
     if "upid" in data:
+        session.marks["posted"] = session.now()
         session.facts["tunnel"] = data["upid"]
     if str(data.get("ticket", "")).startswith("PVE:"):
         session.bindings.bind("LOGIN_TICKET", None, data["ticket"])
@@ -89,7 +91,11 @@ def _json(session: Session, event: Event, expected: Any, actual: Dict[str, Any])
 def _lines(value: Any) -> Optional[List[str]]:
     """The lines of a task log; None for any other answer."""
     data = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(data, list) or not data or not all(isinstance(each, dict) and set(each) == {"n", "t"} for each in data):
+    if (
+        not isinstance(data, list)
+        or not data
+        or not all(isinstance(each, dict) and set(each) == {"n", "t"} for each in data)
+    ):
         return None
     return [each["t"] for each in sorted(data, key=lambda each: int(each["n"]))]
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Notes: what somebody did from outside, and the states that were seen then."""
+
 from __future__ import annotations
 
 import re
@@ -25,6 +26,7 @@ def _action(pattern: str) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         _ACTIONS.append((re.compile(pattern), handler))
         return handler
+
     return register
 
 
@@ -32,6 +34,7 @@ def _observation(pattern: str) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         _OBSERVATIONS.append((re.compile(pattern), handler))
         return handler
+
     return register
 
 
@@ -100,8 +103,12 @@ def _forward(session: Session, event: Event) -> None:
 def _source_clean_up(session: Session, event: Event) -> None:
     """An NBD stream that ends just before the note of the source's clean-up ends by it."""
     following = next(session.capture.after(event), None)
-    if session.world.engine is not None and following is not None and following.kind == "source-state" \
-            and "cleanup" in str(following.body.get("tag")):
+    if (
+        session.world.engine is not None
+        and following is not None
+        and following.kind == "source-state"
+        and "cleanup" in str(following.body.get("tag"))
+    ):
         session.world.engine.give_up()
 
 
@@ -145,8 +152,11 @@ def _abort_control(session: Session, event: Event, match: "re.Match[str]") -> No
 
 @_action(r"(?:reset \(RST\)|TCP reset)")
 def _reset(session: Session, event: Event, match: "re.Match[str]") -> None:
-    name = next((each for each in session.sockets if each.startswith("imp")), None) \
-        if "data websocket" in event.body["text"] else _control(session)
+    name = (
+        next((each for each in session.sockets if each.startswith("imp")), None)
+        if "data websocket" in event.body["text"]
+        else _control(session)
+    )
     session.socket_named(name or _control(session)).reset()
 
 
@@ -167,7 +177,7 @@ def _close_frame(session: Session, event: Event, match: "re.Match[str]") -> None
 def _partial(session: Session, event: Event, match: "re.Match[str]") -> None:
     socket = session.socket_named(_control(session))
     whole = frame(2, b'{"cmd":"resume"}\n')
-    socket.send(whole[:-int(match[1])])
+    socket.send(whole[: -int(match[1])])
     socket.finish()
 
 
@@ -290,6 +300,13 @@ def _cancel(session: Session, event: Event, match: "re.Match[str]") -> None:
     engine.give_up()
 
 
+@_action(
+    r"QEMU (?:process )?(?:of (?:the )?)?(?:the )?target(?: VM)?.*(?:killed|SIGKILL)|target QEMU.*(?:killed|SIGKILL)"
+)
+def _kill_target(session: Session, event: Event, match: "re.Match[str]") -> None:
+    session.world.kill_qemu("target", session.vmid())
+
+
 @_action(r"^decision to abort")
 def _nothing(session: Session, event: Event, match: "re.Match[str]") -> None:
     """Only says why the next command is sent."""
@@ -300,7 +317,9 @@ def _bad_frame(session: Session, event: Event, match: "re.Match[str]") -> None:
     for name in session.sockets:
         if not follow.answers(session, name):
             session.fail(event, f"{name} does not answer before the bad frame")
-    session.facts["workers"] = {name: session.world.worker_of(each.stream.port) for name, each in session.sockets.items()}
+    session.facts["workers"] = {
+        name: session.world.worker_of(each.stream.port) for name, each in session.sockets.items()
+    }
 
 
 @_action(r"^(\d+) mtunnels; VM (\d+) started then stopped, then a websocket to its dead \.migrate socket")
@@ -385,7 +404,11 @@ def _closed_no_reply(session: Session, event: Event, match: "re.Match[str]") -> 
 @_observation(r"^ACL lines for the VM afterwards: (\[.*\])")
 def _acl(session: Session, event: Event, match: "re.Match[str]") -> None:
     expected = re.findall(r"'([^']*)'", match[1])
-    actual = [line for line in session.world.user_lines("target") if line.startswith("acl:") and f"/vms/{session.vmid()}:" in line]
+    actual = [
+        line
+        for line in session.world.user_lines("target")
+        if line.startswith("acl:") and f"/vms/{session.vmid()}:" in line
+    ]
     session.compare(event, expected, actual, path="/acl")
 
 

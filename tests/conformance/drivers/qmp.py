@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The monitor of the source QEMU. It is a real QEMU of another version: states are compared, figures are not."""
+
 from __future__ import annotations
 
 import copy
@@ -15,7 +16,19 @@ __all__ = ["before_command", "receive", "send"]
 
 MIGRATION = ["none", "setup", "active", "pre-switchover", "device", "completed"]
 ENDED = ("failed", "cancelled", "cancelling")
-JOB = ["undefined", "created", "running", "paused", "standby", "ready", "waiting", "pending", "aborting", "concluded", "null"]
+JOB = [
+    "undefined",
+    "created",
+    "running",
+    "paused",
+    "standby",
+    "ready",
+    "waiting",
+    "pending",
+    "aborting",
+    "concluded",
+    "null",
+]
 # events that say something about guest or disk; the others are QEMU's own bookkeeping
 TELLING = ("STOP", "RESUME", "BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED", "SHUTDOWN")
 WAIT_S = 60.0

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """States that were seen: config, volumes, processes, sockets on the target; monitor of the source."""
+
 from __future__ import annotations
 
 import os
@@ -35,7 +36,9 @@ def _until(check: Callable[[], Optional[str]]) -> Optional[str]:
 
 
 def _vmid(session: Session, event: Event) -> int:
-    match = re.search(r"\b(?:local:)?(\d{3,})[./-]|vm-(\d+)-", str(event.body.get("volumes") or event.body.get("run_files") or ""))
+    match = re.search(
+        r"\b(?:local:)?(\d{3,})[./-]|vm-(\d+)-", str(event.body.get("volumes") or event.body.get("run_files") or "")
+    )
     number = re.search(r"vm-(\d+)-", str(event.body.get("volumes") or ""))
     if number:
         return int(number[1])
@@ -151,9 +154,21 @@ def _text(session: Session, event: Event, expected: Any) -> Optional[str]:
 
 
 CHECKS: Dict[str, Check] = {
-    "config": _config, "config_head": _config_head, "config_exists": _config_exists, "lock": _lock, "volumes": _volumes,
-    "qemu_running": _qemu_running, "importer_running": _importer, "status": _status, "qmpstatus": _qmpstatus,
-    "qm_status": _qmpstatus, "qm_list": _qm_list, "run_files": _run_files, "listen": _listen, "scsi0": _scsi0, "text": _text,
+    "config": _config,
+    "config_head": _config_head,
+    "config_exists": _config_exists,
+    "lock": _lock,
+    "volumes": _volumes,
+    "qemu_running": _qemu_running,
+    "importer_running": _importer,
+    "status": _status,
+    "qmpstatus": _qmpstatus,
+    "qm_status": _qmpstatus,
+    "qm_list": _qm_list,
+    "run_files": _run_files,
+    "listen": _listen,
+    "scsi0": _scsi0,
+    "text": _text,
 }
 
 
@@ -211,7 +226,9 @@ def _source_text(session: Session, event: Event, text: str) -> None:
     match = re.search(r"source after migrate_cancel: (\w+)", text)
     if match:
         monitor = session.facts["monitor"]
-        problem = _until(lambda: None if monitor.query("query-status")["status"] == match[1] else f"source: {match[1]} expected")
+        problem = _until(
+            lambda: None if monitor.query("query-status")["status"] == match[1] else f"source: {match[1]} expected"
+        )
         if problem:
             session.fail(event, problem)
         return
@@ -239,6 +256,12 @@ def _rss(session: Session, event: Event) -> None:
 
 
 KINDS: Dict[str, Callable[[Session, Event], None]] = {
-    "target-state": _target, "target-config": _target, "target-status": _target, "target-qmp": _target_qmp,
-    "source-state": _source, "query-yank": _ignored, "rss": _rss, "nbd": _ignored,
+    "target-state": _target,
+    "target-config": _target,
+    "target-status": _target,
+    "target-qmp": _target_qmp,
+    "source-state": _source,
+    "query-yank": _ignored,
+    "rss": _rss,
+    "nbd": _ignored,
 }
