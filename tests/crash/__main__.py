@@ -11,8 +11,10 @@ runs all. Ends with "N passed, N failed".
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -61,9 +63,15 @@ def wanted(words: list[str]) -> list[tuple[Case, bool]]:
     return [(case, target_root) for case in chosen for target_root in (True, False)]
 
 
+def _lab() -> contextlib.AbstractContextManager[Lab]:
+    """A lab of its own, or the one that LAB_INSTANCE names and that stays up."""
+    kept = os.environ.get("LAB_INSTANCE")
+    return contextlib.nullcontext(Lab.attach(int(kept))) if kept else Lab.up()
+
+
 def run_all(todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
     """Run the cases in one lab; the results are on disk after each."""
-    with Lab.up() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
+    with _lab() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
         controller = Controller(lab, Path(directory))
         for number, (case, target_root) in enumerate(todo, 1):
             row = Trial(lab, controller, case, target_root).run().row()

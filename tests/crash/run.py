@@ -33,6 +33,8 @@ LANDS_LATE = {
     "kill_worker", "stop_worker", "cut_control", "kill_controller", "interrupt_controller", "terminate_controller",
     "cancel_runner", "kill_target_qemu", "add_ha", "silence_ram", "fill_journal",
 }  # fmt: skip
+# Nobody is left who could clean up or tell; the next run does.
+CONTROLLER_BLOWS = {"kill_controller", "interrupt_controller", "terminate_controller", "cancel_runner"}
 POOL_FIRST = 20000  # the lab's pool of beta
 
 
@@ -137,6 +139,7 @@ class Trial:
     def _unhindered(self) -> dict[str, Any]:
         plain = {
             "migrate_vm_limits": {},
+            "migrate_vm_controller_timeout": "120 s",
             "migrate_vm_disks": {"default": "fast"},
             "migrate_vm_nics": {"default": "vmbr0"},
         }
@@ -210,13 +213,10 @@ class Trial:
         self.verdict.got = findings.verdict
         if findings.verdict not in self.verdict.expected.split("/"):
             self.verdict.wrong.append(f"expected {self.verdict.expected} (phase {phase})\n{first.output[-2500:]}")
-        result = self._told(first)
-        leftovers = findings.wrong
-        if findings.verdict == "T" and not self.target_root:
-            leftovers = self._locked_target_is_told(leftovers, result)
-        self.verdict.wrong += leftovers
-        if findings.verdict == "S" and self.scene.play.process.returncode >= 0:
-            self.verdict.wrong += judge_residue(self.scene.target, result, self.target_root)
+        if findings.verdict == "S":
+            self.verdict.wrong += findings.wrong
+            if self.case.blow not in CONTROLLER_BLOWS:
+                self.verdict.wrong += judge_residue(self.scene.target, self._told(first), self.target_root)
         self._judge_guest(findings)
         return findings
 
@@ -228,9 +228,9 @@ class Trial:
             return Findings("H", [])
         return Findings("L") if findings.verdict == "L?" else findings
 
-    @staticmethod
-    def _locked_target_is_told(wrong: list[str], result: dict[str, Any]) -> list[str]:
-        told = bool(result.get("residue"))
+    def _untold(self, wrong: list[str], run: Run) -> list[str]:
+        """Without root on the target a lock that nobody can take away any more is told, and that is all that can be."""
+        told = not self.target_root and any(item.get("kind") == "lock" for item in self._told(run).get("residue") or [])
         return [item for item in wrong if not (told and item.startswith("target locked"))]
 
     def _judge_refusal(self, first: Run) -> Findings:
@@ -241,9 +241,12 @@ class Trial:
         return Findings("R")
 
     def _told(self, run: Run) -> dict[str, Any]:
-        """The last result of the move; after a killed controller, what the next look at it says."""
-        results = [result for result in run.results() if "migration_id" in result]
-        return results[-1] if results else {}
+        """What the play said is left; where it ended before that was known, what the journal says (migration_info)."""
+        told = [result for result in run.results() if result.get("residue")]
+        if told:
+            return told[-1]
+        recorded = [record["objects"] for record in self._watch.records() if record.get("kind") == "residue"]
+        return {"residue": recorded[-1] if recorded else []}
 
     def _judge_guest(self, findings: Findings) -> None:
         guest, mover = self.scene.mover.guest, self.scene.mover
@@ -263,12 +266,14 @@ class Trial:
         if self._uses_pool() and findings.verdict in ("S", "L"):
             self._take_next_number()
         second = self.again()
-        after = look(mover.source, mover.target).verdict
+        ended = look(mover.source, mover.target)
+        after = ended.verdict
         if self.case.second != "T":
             return
         if second.status or after != "T":
             self.verdict.wrong.append(f"run again: status {second.status}, {after}:\n{second.output[-2500:]}")
             return
+        self.verdict.wrong += [f"second run: {each}" for each in self._untold(ended.wrong, second)]
         mover.guest.wait_heartbeats(5, host=mover.target_host.name, timeout=30.0)
         self.verdict.wrong += [f"second run: {each}" for each in mover.guest.violations()]
         self.verdict.wrong += [f"second run: {each}" for each in mover.check_records(mover.target).bad]
