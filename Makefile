@@ -184,7 +184,11 @@ sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 
 .PHONY: e2e
 e2e: packages venv ## Migrations of real guests between two clusters of the lab
-	@$(PYTEST) $(REPORT) -m 'not mixed' tests/e2e
+	@$(PYTEST) $(REPORT) -m 'not mixed and not slow' tests/e2e
+
+.PHONY: e2e-slow
+e2e-slow: packages venv ## End-to-end tests that take longer: pacing at every rate
+	@$(PYTEST) $(REPORT) -m slow tests/e2e
 
 .PHONY: mixed
 mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under systemd (makes a Debian 13 tree at first)
