@@ -27,13 +27,15 @@ REPORT = ROOT / "build" / "reports" / "sanity.xml"
 
 # Only what the tarball holds and what ansible-test itself asks for; lab and end-to-end tests are no part of a release.
 KEPT = re.compile(
-    r"(plugins|roles|playbooks|meta|docs|examples|changelogs|tests/unit|tests/integration)/|"
+    r"(plugins|roles|playbooks|meta|docs|examples|changelogs|tests/unit(?!/lab/)|tests/integration)/|"
     r"(galaxy\.yml|README\.md|CHANGELOG\.rst|COPYING|tests/config\.yml)$"
 )
 # Named after the pip that the core in the environment asks for (23.1.2: core 2.17; 24.2: 2.18, 2.19; 25.2: 2.20 on).
 PIP_INSTALLERS = ("get_pip_23_1_2.py", "get_pip_24_2.py", "get_pip_25_2.py")
 # What pip says while the tool makes its environments.
-NOISE = re.compile(r"\s*(Collecting|Downloading|Using cached|Looking in|Installing|Successfully installed|━)|WARNING: Location")
+NOISE = re.compile(
+    r"\s*(Collecting|Downloading|Using cached|Looking in|Installing|Successfully installed|━)|WARNING: Location"
+)
 # A process of its own: `ensurepip.bootstrap()` sets PIP_CONFIG_FILE to the null device for everything after it.
 INSTALLER = """\
 import subprocess, sys
