@@ -175,8 +175,12 @@ unit: venv ## Unit tests: no sockets to the world, no sleep
 	@$(PYTEST) $(REPORT) tests/unit --ignore tests/unit/test_house.py
 
 .PHONY: conformance
-conformance: venv ## The recorded conversations against the client's codec and the lab
-	@$(PYTEST) $(REPORT) tests/conformance
+conformance: venv ## The recorded conversations against the client's codec and the lab; CAPTURES=dir: every file of it
+	@$(if $(CAPTURES),$(PY) tests/conformance/run.py --captures $(CAPTURES),$(PYTEST) $(REPORT) tests/conformance)
+
+.PHONY: conformance-slow
+conformance-slow: venv ## Every recorded conversation against the lab, waits over a minute in real time
+	@$(PY) tests/conformance/run.py --slow $(if $(CAPTURES),--captures $(CAPTURES))
 
 .PHONY: sanity
 sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
