@@ -110,6 +110,9 @@ def _run(capture: Capture, world: World, slow: bool) -> List[Mismatch]:
 
 def _one(session: Session, event: Event) -> None:
     if session.facts["acting as source"] and _of_the_stock_source(event):
+        if not session.facts.setdefault("told", False):
+            session.facts["told"] = True
+            session.fail(event, "the stock source's own task is not replayed")
         return
     driver = DRIVERS.get((event.channel, event.sent))
     if driver is None:

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pure parts of the conformance runner: reader, placeholders, comparison, frames."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conformance.bind import Bindings
+from conformance.capture import Capture
+from conformance.normalise import Comparer
+from conformance.wire import frame
+
+CAPTURES = Path(__file__).resolve().parents[2] / "conformance" / "captures"
+UPID = "UPID:target:0000002A:0003F8B1:6B01DE31:qmtunnel:200:mig@pve!t1:"
+
+
+def comparer(**values: str) -> Comparer:
+    return Comparer(Bindings([(re.compile(r"11\.1\.3"), "7.2.22")], values))
+
+
+@pytest.mark.parametrize("path", sorted(CAPTURES.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_every_recording_can_be_read(path: Path) -> None:
+    capture = Capture.read(path)
+    assert capture.scenario["name"] == path.stem
+    assert capture.events
+
+
+def test_volatile_text_is_accepted_and_other_text_is_not() -> None:
+    same = comparer().same_text
+    assert same("688+230 records in\n", "1+0 records in\n")
+    assert same(
+        "8384 bytes (8.4 kB, 8.2 KiB) copied, 0.000124526 s, 67.3 MB/s\n", "8384 bytes copied, 0.1 s, 84 kB/s\n"
+    )
+    assert not same("688+230 records in\n", "688+230 records out\n")
+    assert same("QEMU version '11.1.3' is too old", "QEMU version '7.2.22' is too old")
+
+
+def test_only_the_text_before_a_perl_location_counts() -> None:
+    same = comparer().same_text
+    assert same("Not a HASH reference at {{PERL_LOCATION}}\n", "Not a HASH reference at /usr/x.pm line 7.\n")
+    assert not same("Not a HASH reference at {{PERL_LOCATION}}\n", "Not an ARRAY reference at /usr/x.pm line 7.\n")
+
+
+def test_errors_of_several_parameters_come_in_any_order() -> None:
+    head = "400 Parameter verification failed.\n"
+    assert comparer().same_text(head + "a: x\nb: y\n", head + "b: y\na: x\n")
+    assert not comparer().same_text(head + "a: x\nb: y\n", head + "b: y\n")
+
+
+def test_types_and_keys_must_be_equal() -> None:
+    differences = comparer().differences
+    assert differences({"bwlimit": 1000}, {"bwlimit": "1000"})
+    assert differences({"success": True}, {"success": 1})
+    assert differences({"success": True}, {"success": True, "extra": None})
+    assert differences({"success": True, "api": 2}, {"success": True})
+    assert not differences({"success": True}, {"success": True, "extra": None}, partial=True)
+
+
+def test_a_ticket_is_bound_where_it_is_first_seen() -> None:
+    bindings = Bindings([], {})
+    assert not Comparer(bindings).differences({"ticket": "{{TICKET:1}}"}, {"ticket": "PVETUNNEL:6B::a+b/c="})
+    assert bindings.fill_text("ticket={{TICKET:1|urlencoded}}") == "ticket=PVETUNNEL%3A6B%3A%3Aa%2Bb%2Fc%3D"
+    with pytest.raises(KeyError):
+        bindings.fill_text("{{TICKET:2}}")
+
+
+def test_a_task_named_by_placeholders_is_the_last_one_of_its_kind() -> None:
+    bindings = Bindings([], {})
+    bindings.note(UPID.replace("0000002A", "00000001"))
+    bindings.note(UPID)
+    quoted = "UPID%3Atarget%3A{{PID}}%3A{{PSTART}}%3A{{STARTTIME}}%3Aqmtunnel%3A200%3Amig%40pve%21t1%3A"
+    assert bindings.fill_text("UPID:target:{{PID}}:{{PSTART}}:{{STARTTIME}}:qmtunnel:200:mig@pve!t1:") == UPID
+    assert "0000002A" in bindings.fill_text(f"/tasks/{quoted}/status")
+
+
+def test_log_lines_of_the_qemu_build_are_left_out() -> None:
+    warning = "QEMU: kvm: -mon chardev=qmp,mode=control: warning: '-mon' is deprecated, use '-object'"
+    assert not comparer().same_lines(["mtunnel started", warning, "TASK OK"], ["mtunnel started", "TASK OK"])
+    assert comparer().same_lines(["mtunnel started"], ["mtunnel started", "TASK OK"])
+
+
+def test_illegal_frames_can_be_made() -> None:
+    assert frame(2, b"x") == b"\x82\x81\0\0\0\0x"
+    assert frame(3, b"", masked=False) == b"\x83\x00"
+    assert frame(2, b"", fin=False, rsv=4) == b"\x42\x80\0\0\0\0"
+    assert frame(2, b"x" * 200000)[:10] == b"\x82\xff\x00\x00\x00\x00\x00\x03\x0d\x40"
