@@ -245,7 +245,7 @@ def start(session: Session, parameters: Parameters) -> Result:
         nbd_proto_version=int(options.get("nbd_proto_version") or 0),
         host_mtu=_host_mtu(params.get("nets-host-mtu")),
         node_address=preconditions.node_address(session.node),
-        plain=options.get("type") == "insecure",
+        plain=options.get("type") == "insecure" and current().generation.insecure_remote,
         ram_by_tcp=params.get("statefile") == "tcp",
         network=options.get("network") or preconditions.migration_network(session.node),
     )

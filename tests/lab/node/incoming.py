@@ -8,18 +8,21 @@ import json
 import os
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional
 
-from . import qmp
 from .base import Die, Node, complain
+from .flock import file_lock
 from .process import command
 
-__all__ = ["Incoming", "listen", "migrate_socket", "nbd_socket", "nbd_stop", "ram_uri"]
+__all__ = ["Incoming", "address", "listen", "migrate_socket", "nbd_socket", "nbd_stop", "next_port", "ram_uri"]
 
 TRUE_CAPABILITIES = ("auto-converge", "xbzrle")
 WWW_DATA = 33
 FIRST_PORT, LAST_PORT = 60000, 60050
+RESERVED_PORTS = "/var/tmp/pve-reserved-ports"
+RESERVED_SECONDS = 5.0
 
 
 def migrate_socket(vmid: int) -> str:
@@ -70,40 +73,66 @@ def address(incoming: Incoming) -> str:
 
 
 def ram_uri(node: Node, vmid: int, incoming: Incoming) -> str:
-    """What QEMU listens on for the RAM: its socket, or the next free port."""
-    if not incoming.ram_by_tcp:
-        node.path(migrate_socket(vmid)).unlink(missing_ok=True)
-        return f"unix:{node.path(migrate_socket(vmid))}"
-    where = address(incoming)
-    for port in range(FIRST_PORT, LAST_PORT + 1):
-        with socket.socket(socket.AF_INET6 if ":" in where else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((where, port))
-            except OSError:
-                continue
-        return f"tcp:{_bracketed(where)}:{port}"
-    raise Die(f"unable to find free port ({FIRST_PORT}-{LAST_PORT})")
+    """What QEMU is started with: its socket, or the promise to be told a port later (since 8.1.0)."""
+    if incoming.ram_by_tcp:
+        address(incoming)  # a network without an address here is refused before anything is started
+        return "defer"
+    node.path(migrate_socket(vmid)).unlink(missing_ok=True)
+    return f"unix:{node.path(migrate_socket(vmid))}"
 
 
 def _bracketed(where: str) -> str:
     return f"[{where}]" if ":" in where else where
 
 
-def _migrate(node: Node, vmid: int, uri: str) -> Dict[str, Any]:
-    if uri.startswith("tcp:"):
-        where, _, port = uri[len("tcp:") :].rpartition(":")
-        # the port is a JSON string (mtunnel-protocol 4.2)
-        return {"proto": "tcp", "addr": where.strip("[]"), "port": port, "uri": uri}
+def next_port(node: Node, where: str) -> int:
+    """The lowest free port of the range; it is the caller's for 5 s (mtunnel-protocol 6.2)."""
+    with file_lock(node, RESERVED_PORTS + ".lock"):
+        taken = _reserved(node)
+        for port in range(FIRST_PORT, LAST_PORT + 1):
+            if port not in taken and _bindable(where, port):
+                taken[port] = time.time() + RESERVED_SECONDS
+                lines = "".join(f"{number} {until:.0f}\n" for number, until in sorted(taken.items()))
+                node.path(RESERVED_PORTS).write_text(lines, "ascii")
+                return port
+    raise Die(f"unable to find free port ({FIRST_PORT}-{LAST_PORT})")
+
+
+def _reserved(node: Node) -> Dict[int, float]:
+    try:
+        pairs = (line.split() for line in node.path(RESERVED_PORTS).read_text("ascii").splitlines())
+        return {int(port): float(until) for port, until in pairs if float(until) > time.time()}
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _bindable(where: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in where else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((where, port))
+        except OSError:
+            return False
+    return True
+
+
+def _migrate(node: Node, vmid: int, incoming: Incoming) -> Dict[str, Any]:
+    if incoming.ram_by_tcp:
+        where = address(incoming)
+        port = next_port(node, where)
+        uri = f"tcp:{_bracketed(where)}:{port}"
+        command(node, vmid, "migrate-incoming", {"uri": uri})
+        # the port is a JSON string, the address of IPv6 is bracketed (mtunnel-protocol 4.2 and 6.2)
+        return {"proto": "tcp", "addr": _bracketed(where), "port": str(port), "uri": uri}
     socket_path = migrate_socket(vmid)
     _give_to_proxy(node, socket_path)
     return {"proto": "unix", "addr": socket_path, "uri": f"unix:{socket_path}"}
 
 
-def listen(node: Node, vmid: int, incoming: Incoming, uri: str) -> Dict[str, Any]:
+def listen(node: Node, vmid: int, incoming: Incoming) -> Dict[str, Any]:
     """Ready a started QEMU: capabilities, NBD server, exports; answers what the tunnel's `start` replies."""
     _set_capabilities(node, vmid)
-    migrate = _migrate(node, vmid, uri)
+    migrate = _migrate(node, vmid, incoming)
     complain(f"migration listens on {migrate['uri']}")
     drives: Dict[str, Dict[str, str]] = {}
     if incoming.nbd:
@@ -130,16 +159,10 @@ def _start_nbd(node: Node, vmid: int, incoming: Incoming) -> str:
         _give_to_proxy(node, path)
         return f"nbd:unix:{path}"
     where = address(incoming)
-    for port in range(FIRST_PORT, LAST_PORT + 1):
-        listener = {"type": "inet", "data": {"host": where, "port": str(port)}}
-        try:
-            command(node, vmid, "nbd-server-start", {"addr": listener})
-        except qmp.MonitorError as error:
-            if "in use" in error.text:
-                continue
-            raise
-        return f"nbd:{_bracketed(where)}:{port}"
-    raise Die(f"unable to find free port ({FIRST_PORT}-{LAST_PORT})")
+    port = next_port(node, where)
+    listener = {"type": "inet", "data": {"host": where, "port": str(port)}}
+    command(node, vmid, "nbd-server-start", {"addr": listener})
+    return f"nbd:{_bracketed(where)}:{port}"
 
 
 def _export(node: Node, vmid: int, key: str, disk: Mapping[str, str], where: str) -> Dict[str, str]:

@@ -115,17 +115,15 @@ def start_now(
     if extras.forcemachine:
         check_machine(node, extras.forcemachine)
     _check_bridges(config.values)
-    uri = ""
     if incoming is not None:
-        uri = ram_uri(node, vmid, incoming)
         # before QEMU 9.0 the end of an NBD client whose disk lives in an iothread aborts the whole process
         iothreads = not incoming.nbd or int(qemu_version().split(".")[0]) >= 9
-        extras = Extras(uri, extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads)
+        extras = Extras(ram_uri(node, vmid, incoming), extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads)
     argv = [PROGRAM, *build(node, vmid, config.values, extras)]
     _check_volumes(node, config.values)
     _launch(node, vmid, argv, config.values, "QEMU: " if incoming else "")
     _after_start(node, vmid, config.values)
-    return listen(node, vmid, incoming, uri) if incoming else {}
+    return listen(node, vmid, incoming) if incoming else {}
 
 
 def _make_cloudinit(node: Node, vmid: int, values: Mapping[str, str]) -> None:
