@@ -23,7 +23,7 @@ REPORTS = ROOT / "build" / "reports"
 # Quick and cheap first: what fails early is read early.
 STAGES = (
     "house", "lint-python", "lint-yaml", "lint-reuse", "lint-changelog", "types", "unit", "conformance",
-    "lint-docs", "lint-ansible", "sanity", "e2e", "crash-few",
+    "lint-docs", "lint-ansible", "sanity", "e2e", "mixed", "molecule", "crash-few",
 )  # fmt: skip
 # A stage whose directory is not there yet has nothing to run.
 NEEDS = {"conformance": "tests/conformance", "e2e": "tests/e2e", "crash-few": "tests/crash"}
