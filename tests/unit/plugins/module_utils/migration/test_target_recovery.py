@@ -151,9 +151,8 @@ def test_second_run_changes_nothing():
 
 @pytest.mark.parametrize("goal", ["removed", "running"])
 def test_check_mode_says_the_same_and_does_nothing(goal):
-    make = lambda: FakeNode(text(), "paused", log=["mtunnel started"])  # noqa: E731 - two of the same
+    looked, worked = (FakeNode(text(), "paused", log=["mtunnel started"]) for _each in range(2))
     intent = {"commit_intent": goal == "running", "source_fenced": True}
-    looked, worked = make(), make()
     foretold = recover(recorded(**intent), looked, goal, check_mode=True)
     assert looked.done == []
     assert foretold == recover(recorded(**intent), worked, goal)
