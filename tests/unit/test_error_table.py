@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -9,8 +10,8 @@ TABLE = runpy.run_path(str(Path(__file__).resolve().parents[1] / "error_table.py
 
 
 def test_table_of_error_codes_is_that_of_the_sources():
-    page = TABLE["PAGE"].read_text(encoding="utf-8")
-    assert page == TABLE["render"](), "cure: python tests/error_table.py"
+    listed = re.findall(r"^\| `([A-Z0-9_]+)` \|", TABLE["PAGE"].read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == list(TABLE["codes"]()), "cure: python tests/error_table.py"
 
 
 def test_table_has_codes_of_classes_and_of_refusals():
