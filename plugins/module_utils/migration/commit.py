@@ -15,8 +15,9 @@ from typing import Any, Dict, Optional
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import CommandRefused, VmAbsent
 from ..proxmox.target_api import VmStatus
+from ..qemu.status import RunState, RunStatus
 from .context import Context
-from .errors import Held, MigrationLost
+from .errors import Held, MigrationLost, VmChanged
 from .states import Outcome
 from .switchover import check_unchanged
 
@@ -27,6 +28,9 @@ _OBSERVE = 15.0  # seconds in which the target must be seen running after `resum
 _SILENCE = 60.0  # seconds to wait for a reply on an open channel before the task is ended (DESIGN 5)
 _TASK_END = 15.0  # seconds for a task whose connection is gone to end by itself: the config lock waits 10 s (pve-cli 3)
 _RESUMED = "received command 'resume'"
+_REFUSED = "refused: VM not running"
+# Where a QEMU is that was never resumed; any other state is one that a guest reached by running (safety 6.1, O).
+_NEVER_RESUMED = frozenset({"inmigrate", "paused", "prelaunch", "postmigrate", "stopped"})
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,7 +40,9 @@ def commit(context: Context) -> Outcome:
     UNKNOWN whenever that was not seen: a late wake-up, a lost reply, a state that proves nothing.
     """
     clock = context.world.clock
-    if context.intent_at is None or clock.monotonic() - context.intent_at > INTENT_DEADLINE:
+    # Counted from the look that the intent rests on: a worker may have stood still inside the record itself.
+    checked_at = context.checked_at if context.intent_at is not None else None
+    if checked_at is None or clock.monotonic() - checked_at > INTENT_DEADLINE:
         _LOG.warning("COMMIT_INTENT is too old or of another process: both sides are read back first")
         return Outcome.UNKNOWN
     if context.run_state == "stopped":
@@ -51,7 +57,10 @@ def commit(context: Context) -> Outcome:
     except CommandRefused as error:
         # mtunnel-protocol 5.3: the process was gone before anything could be run in it.
         context.resume_refused = error.text.rstrip().endswith(f"VM {context.target_vmid} not running")
+        if context.resume_refused:
+            context.prove(resume=_REFUSED)
         raise
+    context.resume_answered = True
     context.measure_pause()
     return _observe_running(context)
 
@@ -95,12 +104,13 @@ def read_back(context: Context) -> Outcome:
     """
     if context.run_state == "running":
         status = _status(context)
-        if status is not None and status.runs:
-            context.prove(target="observed running, with QMP-derived fields")
+        if status is not None and _has_run(context, status):
+            _check_ours(context)
+            context.prove(target=f"observed {status.qmpstatus}, with QMP-derived fields")
             return Outcome.TARGET_RUNS
     if context.tunnel is not None and not context.tunnel.poisoned and not context.resume_sent:
         return _still_loaded(context)
-    if context.resume_refused:
+    if context.resume_refused or context.facts.proof.get("resume") == _REFUSED:
         return _refused(context)
     if not _task_ended(context):
         raise _held(context, "the target's tunnel task still runs; its end is waited for")
@@ -111,7 +121,7 @@ def _refused(context: Context) -> Outcome:
     """The target answered that there was no QEMU to resume: if there still is none, the guest never ran there."""
     status = _status(context)
     if status is None or status.status == "stopped":
-        context.prove(resume="refused: VM not running", target=status.qmpstatus if status else "absent")
+        context.prove(resume=_REFUSED, target=status.qmpstatus if status else "absent")
         return Outcome.NEVER_RAN
     raise _held(context, f"the target refused to resume but is {status.qmpstatus}")
 
@@ -125,15 +135,60 @@ def _status(context: Context) -> Optional[VmStatus]:
 
 
 def _still_loaded(context: Context) -> Outcome:
-    """``resume`` was never sent and the channel lives: look at everything I2 asks for once more."""
+    """``resume`` was never sent and the channel lives: look at everything I2 asks for once more, on both sides."""
+    if context.facts.intents > 1:
+        context.rest(1.0)
     context.require_tunnel().version(timeout=5.0)
-    check_unchanged(context)
+    context.checked_at = context.world.clock.monotonic()
+    try:
+        check_unchanged(context)
+        _check_source_waits(context)
+    except VmChanged as error:
+        context.prove(resume="never sent", source=error.message)
+        return Outcome.NEVER_RAN
     status = _status(context)
     if status is None or status.lock != "migrate":
         raise _held(context, "the target's config lost its lock")
-    if context.run_state == "stopped" or (status.genuine and status.qmpstatus == "paused"):
+    if context.run_state == "stopped" and status.status == "stopped":
         return Outcome.STILL_LOADED
-    raise _held(context, f"the target is {status.qmpstatus}, not paused")
+    if context.run_state != "stopped" and status.genuine and status.qmpstatus == "paused":
+        return Outcome.STILL_LOADED
+    raise _held(context, f"the target is {status.qmpstatus}, not as it was loaded")
+
+
+def _check_source_waits(context: Context) -> None:
+    """The source still stands where the switchover left it.
+
+    Raises:
+        VmChanged: somebody let it run meanwhile; then it owns the guest, for ``resume`` was never sent.
+    """
+    source = context.world.source
+    if not source.qemu_alive():
+        return
+    state = RunStatus.parse(context.world.qmp.run("query-status"))
+    if context.run_state == "stopped" or state.state is not RunState.POSTMIGRATE:
+        raise VmChanged(
+            f"the source VM was started by somebody, it is {state.text}",
+            side=Side.SOURCE,
+            object=f"VM {context.facts.vmid}",
+            remedy="The source goes on; run the play again",
+        )
+
+
+def _has_run(context: Context, status: VmStatus) -> bool:
+    """Running, or in a state that only a guest which ran can have reached after an answered ``resume``."""
+    return status.runs or (context.resume_answered and status.genuine and status.qmpstatus not in _NEVER_RESUMED)
+
+
+def _check_ours(context: Context) -> None:
+    """The VM that runs there is this VM; a VMID may have been given to another one meanwhile.
+
+    Raises:
+        Held: it has another uuid.
+    """
+    smbios = str(context.world.target.vm_config(context.target_vmid).get("smbios1", ""))
+    if f"uuid={context.facts.uuid}" not in smbios.lower().split(","):
+        raise _held(context, "a VM with another uuid has that number now")
 
 
 def _task_ended(context: Context) -> bool:
@@ -179,14 +234,18 @@ def _after_the_task(context: Context) -> Outcome:
         return _stopped_after_the_task(context, status, found)
     if status is None or status.status == "stopped":
         return _gone(context, arrived, found)
-    if status.runs:
-        context.prove(**dict(found, target="observed running, with QMP-derived fields"))
+    if _has_run(context, status):
+        _check_ours(context)
+        context.prove(**dict(found, target=f"observed {status.qmpstatus}, with QMP-derived fields"))
         return Outcome.TARGET_RUNS
     if not status.genuine:
         raise _held(context, "the target's monitor does not answer, so its state is not known")
     if status.qmpstatus == "paused" and context.run_state == "paused":
+        _check_ours(context)
         context.prove(**dict(found, target="read back paused, as its owner left it"))
         return Outcome.TARGET_RUNS
+    if status.qmpstatus == "paused" and not context.world.source.qemu_alive():
+        raise _held(context, "the source QEMU is gone and the target holds the guest, loaded and paused")
     if status.lock == "migrate" and (status.qmpstatus == "paused" or not arrived):
         # No token can start a locked VM, and no command is executed any more: it never ran and will not.
         context.prove(**found)
@@ -200,6 +259,7 @@ def _stopped_after_the_task(context: Context, status: Optional[VmStatus], found:
         return Outcome.NEVER_RAN
     if status.status == "running":
         raise _held(context, "the target VM was unlocked and started by somebody")
+    _check_ours(context)
     context.prove(**dict(found, target="unlocked at the target"))
     return Outcome.TARGET_RUNS
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
+from ..proxmox.errors import CommandRefused
 from ..transport import pacing
 from ..transport.interface import Kind
 from .errors import MigrationError, TargetUnexpected
@@ -30,6 +31,7 @@ __all__ = ["Context"]
 
 _SLICE = 0.2  # seconds; how soon an abort, a lost pump or a lost channel is seen
 _LISTEN_TIMEOUT = 15.0  # seconds for a pump to stand: TCP, TLS, upgrade, greeting
+_PERSISTENCE = 4  # tries of a refused command; each waited 10 s for the config lock (mtunnel-protocol 4.1)
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,12 +57,15 @@ class Context:
         self.proof: Dict[str, str] = {}
         # Moments on the monotonic clock of this process; another process has none of them.
         self.intent_at: Optional[float] = None
+        self.checked_at: Optional[float] = None  # when the look at both sides began that the intent rests on
         self.stopped_at: Optional[float] = None
         self.resumed_at: Optional[float] = None
         self.waiting_since: Optional[float] = None
         self.stuck_since: Optional[float] = None  # since when a step is tried again and again in its phase
+        self.stuck_error: Optional[Dict[str, Any]] = None  # why, as long as it is
         self.resume_sent = False
         self.resume_refused = False  # answered: the target QEMU was gone, so nothing was run by it
+        self.resume_answered = False  # answered with success
         self.downtime_ms: Optional[int] = None
         self.pause_ms: Optional[int] = None
         self._flow = 0
@@ -216,6 +221,20 @@ class Context:
             raise TargetUnexpected("there is no control channel", side=Side.TARGET, object="tunnel")
         return self.tunnel
 
+    def persist(self, command: Callable[[], None]) -> bool:
+        """A command that must not fail for a busy config lock: refused ones are tried again; whether it was done."""
+        for attempt in range(_PERSISTENCE):
+            try:
+                command()
+                return True
+            except CommandRefused as error:
+                _LOG.warning("%s (attempt %d of %d)", error, attempt + 1, _PERSISTENCE)
+                self.rest(1.0)
+            except CrossclusterError as error:
+                _LOG.warning("%s", error)
+                return False
+        return False
+
     def open_stream(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
         """A pump with a ticket of its own, taken right before (mtunnel-protocol 3.2); ready for QEMU."""
         ticket = self.require_tunnel().ticket(remote)
@@ -251,11 +270,6 @@ class Context:
         self.announce()
 
     # Rates (DESIGN, tunnel-performance 3.5)
-
-    def user_limit_kib(self) -> Optional[int]:
-        """The user's limit in KiB/s, as ``bwlimit`` wants it."""
-        limit = self.requests.limits.bandwidth
-        return None if limit is None else max(1, limit // 1024)
 
     def disk_speed(self) -> Optional[int]:
         """Bytes/s for a mirror: acknowledged, so only asked-for limits bound it."""

@@ -33,6 +33,7 @@ from .errors import (
     Split,
     TargetNotRunning,
     TargetResidue,
+    TooLate,
     VmAmbiguous,
     WorkerUnreachable,
 )
@@ -44,6 +45,7 @@ from .states import Phase
 
 __all__ = ["WorkerEngine", "worker_engine"]
 
+_RESTART_GAP = 3.0  # seconds in which a worker that died is started again by its keeper
 _START_TIMEOUT = 40.0  # seconds for `worker.pyz start`
 _RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
 _AVAILABLE = {policy.NAMES[0]: None}
@@ -157,6 +159,13 @@ class WorkerEngine:
             _start({"migration_id": migration_id, "secret": "", "opened": None})
         ended = self._wait_end(migration_id, _RECOVERY_TIMEOUT)
         error = ended.get("error")
+        if ended["phase"] in (Phase.COMPLETED.value, Phase.LOST.value):
+            raise TooLate(
+                f"the migration was committed before the abort came, it is {ended['phase']}",
+                side=Side.SOURCE,
+                object=f"VM {facts.vmid}",
+                remedy="Move the VM back if it must not stay there",
+            )
         if isinstance(error, dict) and error.get("code") == "ABORTED":
             ended["error"] = None  # what was asked for
         return dict(ended, changed=True)
@@ -169,7 +178,9 @@ class WorkerEngine:
         """The running migration, driven on; None when it had to be recovered and has ended."""
         migration_id = facts.migration_id
         try:
-            return self._drive(spec, migration_id, milestone, lease, wait)
+            result = self._drive(spec, secret, migration_id, milestone, lease, wait)
+            if result["phase"] not in (Phase.ROLLBACK.value, Phase.ROLLED_BACK.value):
+                return result
         except WorkerUnreachable:
             # No worker lives: a new one reads the journal and does what the state table says (DESIGN 2).
             _start({"migration_id": migration_id, "secret": secret, "opened": None})
@@ -178,7 +189,9 @@ class WorkerEngine:
             return None
         return dict(ended, changed=True)
 
-    def _drive(self, spec: Spec, migration_id: str, milestone: str, lease: str, wait: float) -> Dict[str, Any]:
+    def _drive(
+        self, spec: Spec, secret: str, migration_id: str, milestone: str, lease: str, wait: float
+    ) -> Dict[str, Any]:
         with Client(places.control_socket(migration_id)) as client:
             result = client.call(
                 "advance",
@@ -187,6 +200,7 @@ class WorkerEngine:
                 digest=spec.digest,
                 identity=spec.identity(),
                 limits=spec.limits.to_dict(),
+                secret=secret,
             )
             if wait > 0 and not result["finished"]:
                 result = client.call("poll", wait, lease=lease, version=result["progress"].get("version"))
@@ -211,12 +225,8 @@ class WorkerEngine:
     def _ask(self, migration_id: str, op: str, wait: float, **parameters: Any) -> Dict[str, Any]:
         """One look: by the worker when it lives, else by the journal."""
         _await_restart(migration_id)
-        try:
-            with Client(places.control_socket(migration_id)) as client:
-                result = client.call(op, 0.0, **parameters)
-                if wait > 0 and not result["finished"]:
-                    result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
-        except WorkerUnreachable:
+        result = self._ask_worker(migration_id, op, wait, parameters)
+        if result is None:
             facts = places.read_facts(migration_id)
             result = report(facts)
             if not facts.final:
@@ -225,6 +235,23 @@ class WorkerEngine:
         if not result["finished"] and parameters.get("lease"):
             result["lease"] = parameters["lease"]
         return result
+
+    def _ask_worker(
+        self, migration_id: str, op: str, wait: float, parameters: Mapping[str, Any]
+    ) -> Optional[Dict[str, Any]]:
+        """The worker's answer; None when none lives. One that died is being started again meanwhile."""
+        end = time.monotonic() + _RESTART_GAP
+        while True:
+            try:
+                with Client(places.control_socket(migration_id)) as client:
+                    result = client.call(op, 0.0, **parameters)
+                    if wait > 0 and not result["finished"]:
+                        result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
+                    return result
+            except WorkerUnreachable:
+                if places.read_facts(migration_id).final or time.monotonic() > end:
+                    return None
+                time.sleep(0.2)
 
     # A migration that is not there yet, or has ended
 
@@ -243,7 +270,8 @@ class WorkerEngine:
             found = _same_vm(spec, target, _uuid(spec))
         if found is None:
             return None
-        _judge(spec, target, found, facts)
+        if not _judge(spec, target, found, facts):
+            return None
         known = report(facts) if facts is not None and facts.phase is Phase.COMPLETED else {}
         place = {"node": spec.target.node, "vmid": found, "upid": None, "volumes": []}
         return dict(
@@ -274,7 +302,13 @@ class WorkerEngine:
             "transports_rejected": choice.rejected_as_list(),
         }
         _start({"migration_id": migration_id, "secret": secret, "opened": opened}, program)
-        return dict(self._drive(spec, migration_id, milestone, lease, wait), changed=True)
+        try:
+            return dict(self._drive(spec, secret, migration_id, milestone, lease, wait), changed=True)
+        except WorkerUnreachable:
+            facts = places.read_facts(migration_id)
+            if not facts.final:
+                raise
+            return dict(report(facts), changed=True)  # it was over before we could ask
 
 
 # Seconds; the keeper waits 0.5 s, a loaded node needs some more to start an interpreter.
@@ -417,20 +451,31 @@ def _name(spec: Spec) -> str:
 
 def _uuid_at_target(target: TargetApi, entry: VmResource) -> Optional[str]:
     try:
-        smbios = target.vm_config(entry.vmid).get("smbios1")
+        return _uuid_of(target, entry.vmid)
     except CrossclusterError:
         return None  # another node's VM, gone meanwhile, or not ours to see
+
+
+def _uuid_of(target: TargetApi, vmid: int) -> Optional[str]:
+    smbios = target.vm_config(vmid).get("smbios1")
     for part in str(smbios or "").split(","):
         if part.startswith("uuid="):
             return part[5:].lower()
     return None
 
 
-def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> None:
-    """A VM that is at the target is done if it runs there; anything else is told, not repaired."""
+def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> bool:
+    """A VM that is at the target is done if it runs there; anything else is told, not repaired.
+
+    False when it came home: it runs here and is not there any more.
+    """
     try:
         status = target.vm_status(vmid)
     except VmAbsent as error:
+        if any(entry.vmid == vmid and entry.status == "running" for entry in target.vm_resources()):
+            return True  # the target cluster has moved it on to another of its nodes
+        if SourceNode(spec.vmid).qemu_alive():
+            return False
         raise TargetNotRunning(
             f"VM {vmid} was moved to node {spec.target.node} but is not there any more",
             side=Side.TARGET,
@@ -461,6 +506,7 @@ def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> 
             object=f"VM {vmid}",
             remedy="Remove what an earlier run left (module target_recovery), or give another target.vmid",
         )
+    return True
 
 
 def _left_behind(spec: Spec, target: TargetApi) -> FrozenSet[int]:

@@ -12,6 +12,8 @@
     ├── Aborted              ABORTED             asked for
     │   ├── LeaseLost        CONTROLLER_LOST     nobody asked for this migration any more
     │   └── DeadlinePassed   DEADLINE_PASSED     limits.deadline before COMMIT_INTENT
+    ├── Interrupted          INTERRUPTED         the worker died; a new one took the migration back
+    ├── VmBusy               VM_BUSY             another worker was quicker
     ├── TooLate              TOO_LATE            abort after COMMIT_INTENT
     ├── NotConverging        NOT_CONVERGING      the guest writes faster than the path carries
     ├── GuestOff             GUEST_OFF           the guest powered itself off
@@ -43,6 +45,7 @@ __all__ = [
     "DeadlinePassed",
     "GuestOff",
     "Held",
+    "Interrupted",
     "JournalUnreadable",
     "JournalUnwritable",
     "LeaseLost",
@@ -62,6 +65,7 @@ __all__ = [
     "TooLate",
     "TransferFailed",
     "VmAmbiguous",
+    "VmBusy",
     "VmChanged",
     "WorkerTooOld",
     "WorkerUnreachable",
@@ -121,6 +125,18 @@ class DeadlinePassed(Aborted):
     """``limits.deadline`` passed before COMMIT_INTENT."""
 
     code = "DEADLINE_PASSED"
+
+
+class Interrupted(MigrationError):
+    """The worker died and a new one took the migration back."""
+
+    code = "INTERRUPTED"
+
+
+class VmBusy(MigrationError):
+    """Another worker was quicker."""
+
+    code = "VM_BUSY"
 
 
 class TooLate(MigrationError):

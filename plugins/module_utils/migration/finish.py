@@ -76,6 +76,8 @@ def _neutralise(context: Context) -> None:
             {nic.key: replace(nic, options=dict(nic.options, link_down="1")).format() for nic in config.nics()}
         )
         context.note("neutralising", undo=_undo(config, wanted))
+        if not config.lock:
+            source.set_lock()  # somebody took it away: it is the only guard against a second start (pve-cli 2)
         source.set_options(wanted)
     except CrossclusterError as error:
         # The guest runs at the target already; the lock still guards this copy. Said, not hidden (safety G2).
@@ -92,12 +94,8 @@ def _undo(config: VmConfig, wanted: Dict[str, str]) -> Dict[str, object]:
 def cleanup(context: Context) -> Outcome:
     """CLEANUP: unlock the target, end the tunnel; what cannot be done any more is told as residue."""
     tunnel = context.tunnel
-    if tunnel is not None and not tunnel.poisoned:
-        try:
-            tunnel.unlock()
-            tunnel.quit(False)
-        except CrossclusterError as error:
-            _LOG.warning("the tunnel did not end in order: %s", error)
+    if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.unlock):
+        context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
     _tell_lock(context)
     context.finish_result()
@@ -109,7 +107,8 @@ def _tell_lock(context: Context) -> None:
     try:
         lock = context.world.target.vm_status(vmid).lock
     except VmAbsent:
-        raise
+        _LOG.warning("VM %d is not on node %s any more: somebody took it over", vmid, context.spec.target.node)
+        lock = ""
     except CrossclusterError as error:
         _LOG.warning("the target's lock could not be read: %s", error)
         lock = "unknown"

@@ -65,6 +65,7 @@ class Facts:
     source_fenced: bool = False
     undo: Dict[str, Any] = field(default_factory=dict)
     source_state: str = ""
+    guest_off: bool = False
     residue: List[Dict[str, Any]] = field(default_factory=list)
     proof: Dict[str, Any] = field(default_factory=dict)
     result: Dict[str, Any] = field(default_factory=dict)
@@ -126,6 +127,12 @@ class Facts:
 
     def _on_locking(self, _record: Dict[str, Any]) -> None:
         self.locking = True
+
+    def _on_not_locked(self, _record: Dict[str, Any]) -> None:
+        self.locking = False
+
+    def _on_guest_off(self, _record: Dict[str, Any]) -> None:
+        self.guest_off = True
 
     def _on_lock_taken(self, _record: Dict[str, Any]) -> None:
         self.lock_taken = True

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Tuple
 from ..errors import Side
 from .errors import JournalUnreadable, JournalUnwritable
 
-__all__ = ["FORMAT", "Journal", "decode", "encode", "read"]
+__all__ = ["FORMAT", "Journal", "decode", "encode", "read", "sync_directory"]
 
 FORMAT = 1
 _LIMIT = 16 << 20  # bytes; a journal of some hundred records has a few 10 KiB
@@ -99,7 +99,7 @@ class Journal:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self.records = self._load()
             if fresh:
-                _sync_directory(os.path.dirname(path))
+                sync_directory(os.path.dirname(path))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -143,7 +143,8 @@ class Journal:
         )
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """Make new names in a directory durable."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

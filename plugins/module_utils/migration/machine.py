@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
 from .context import Context
-from .errors import Aborted, JournalUnwritable, MigrationError
+from .errors import Aborted, Interrupted, JournalUnwritable, MigrationError
 from .states import ABORTABLE, WRITTEN_FIRST, Outcome, Phase, rule
 
 __all__ = ["RETRY_PAUSES", "Machine", "Step"]
@@ -73,7 +73,9 @@ class Machine:
             self._stay(error)
             return
         self._tries = 0
-        context.stuck_since = None
+        context.stuck_since = context.stuck_error = None
+        if following.then is Phase.ROLLBACK and error is None and context.facts.error is None:
+            error = _interrupted(present, context.facts.vmid).to_dict()
         entry: Dict[str, Any] = {"phase": following.then.value, "outcome": outcome.value}
         if error is not None:
             entry["error"] = error
@@ -95,11 +97,20 @@ class Machine:
         if context.stuck_since is None:
             context.stuck_since = context.world.clock.monotonic()
         if error is not None:
-            context.facts.error = error
+            context.stuck_error = error
             context.announce()
         pause = RETRY_PAUSES[min(self._tries, len(RETRY_PAUSES) - 1)]
         self._tries += 1
         context.rest(pause)
+
+
+def _interrupted(phase: Phase, vmid: int) -> Interrupted:
+    return Interrupted(
+        f"the migration was interrupted in the phase {phase.value} and taken back",
+        side=Side.SOURCE,
+        object=f"VM {vmid}",
+        remedy="Run the play again",
+    )
 
 
 def _defect(phase: Phase, error: Exception) -> MigrationError:

@@ -10,7 +10,7 @@ greeting already, so ``blockdev-add`` does not wait for a silent peer (qemu-fact
 from __future__ import annotations
 
 import logging
-from typing import Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ..errors import Side
 from ..proxmox import replies
@@ -23,7 +23,7 @@ from .errors import GuestOff, TransferFailed
 from .mapping import Volume
 from .states import Outcome
 
-__all__ = ["END_TIMEOUT", "behind", "check_guest", "end", "jobs", "mirror", "retune"]
+__all__ = ["END_TIMEOUT", "behind", "check_guest", "check_state", "end", "jobs", "mirror", "retune"]
 
 _POLL = 0.5  # seconds between two looks at the jobs
 END_TIMEOUT = 10.0  # seconds for a ready mirror to end; the guest is paused meanwhile
@@ -93,7 +93,12 @@ def check_guest(context: Context) -> RunState:
     Raises:
         GuestOff: honoured at the source (safety 6.1, O).
     """
-    state = RunStatus.parse(context.world.qmp.run("query-status")).state
+    return check_state(context, context.world.qmp.run("query-status"))
+
+
+def check_state(context: Context, answer: Any) -> RunState:
+    """The same for an answer of ``query-status`` that is there already."""
+    state = RunStatus.parse(answer).state
     if state is RunState.SHUTDOWN:
         raise GuestOff(
             "the guest powered itself off during the migration",

@@ -51,7 +51,7 @@ def precopy(context: Context) -> Outcome:
 def _configure(context: Context) -> None:
     """Capabilities and limits; return-path and pause-before-switchover on the source only (qemu-facts 3)."""
     tunnel, qmp = context.require_tunnel(), context.world.qmp
-    context.ram_limit = tunnel.bwlimit([None], context.user_limit_kib()).bytes_per_second
+    context.ram_limit = tunnel.bwlimit([None]).bytes_per_second
     listed = qmp.run("query-migrate-capabilities")
     qmp.run("migrate-set-capabilities", migrate.source_capabilities(listed))
     qmp.run("migrate-set-parameters", parameters(context))
@@ -73,6 +73,7 @@ def _wait_in_step(context: Context) -> None:
     while mirroring.behind(context) >= context.requests.limits.downtime / 2:
         context.tell_progress()
         mirroring.check_guest(context)
+        mirroring.retune(context)
         context.pause(0.3)
 
 
@@ -137,8 +138,10 @@ def _hold(context: Context) -> bool:
                 return True
             if stopped is not None:
                 clock.sleep(0.002)
-            elif qmp.wait_event(("STOP",), min(end, clock.monotonic() + 0.5)) is not None:
-                stopped = clock.monotonic()
+            else:
+                event = qmp.wait_event(("STOP", "SHUTDOWN"), min(end, clock.monotonic() + 0.5))
+                mirroring.check_state(context, qmp.execute("query-status"))
+                stopped = clock.monotonic() if event is not None else None
     return False
 
 

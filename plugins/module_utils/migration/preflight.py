@@ -99,7 +99,7 @@ def _run_state(spec: Spec, source: Source, qmp: Qmp) -> str:
             code="RUN_STATE",
             side=Side.SOURCE,
             object=f"VM {spec.vmid}",
-            remedy="Bring the VM into one of these states first",
+            remedy="Bring the VM into one of these states first; a VM in postmigrate is stopped and started anew",
         )
     return _MOVABLE[status.state]
 

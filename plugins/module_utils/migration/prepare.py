@@ -15,9 +15,11 @@ from typing import Dict, List, Optional, Tuple
 from ..errors import CrossclusterError, Side
 from ..proxmox import commands, replies
 from ..proxmox.errors import (
+    ApiError,
     ApiRefused,
     ApiUnreachable,
     FingerprintMismatch,
+    LockForeign,
     ParameterRefused,
     PrivilegeMissing,
     TokenRefused,
@@ -28,9 +30,11 @@ from ..proxmox.target_api import TunnelGrant, VmResource
 from ..transport.interface import Kind
 from . import mapping, preflight
 from .context import Context
-from .errors import Refused, TransferFailed
+from .errors import Refused, TransferFailed, VmChanged
 from .mapping import Volume
 from .states import Outcome
+from .switchover import check_unchanged
+from .world import Target
 
 __all__ = ["allocate", "begin", "candidates", "listen", "lock", "reserve"]
 
@@ -39,6 +43,7 @@ _TUNNEL_WAIT = 30.0  # seconds until `mtunnel started`; the ticket lives 40 (mtu
 _STARTED = "mtunnel started"
 _IMPORT_WAIT = 120.0  # seconds for `complete` after the last byte was sent
 _POOL_TRIES = 50
+_PROXY_ERRORS = 590  # from here on Proxmox says that it could not talk to itself: outcome unknown
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,7 +61,11 @@ def lock(context: Context) -> Outcome:
     context.plan = plan
     context.note("running", facts=plan.running_facts())
     context.note("locking")
-    source.set_lock()
+    try:
+        source.set_lock()
+    except LockForeign:
+        context.note("not_locked")
+        raise
     context.note("lock_taken")
     return Outcome.OK
 
@@ -94,8 +103,10 @@ def reserve(context: Context) -> Outcome:
                 raise
             refusal = error
             continue
-        except (TokenRefused, PrivilegeMissing, ApiRefused, ApiUnreachable, FingerprintMismatch):
-            context.note("not_reserved")  # said no, or never heard it; anything else may have made the stub
+        except (TokenRefused, PrivilegeMissing, ApiRefused, ApiUnreachable, FingerprintMismatch) as error:
+            # Said no, or never heard it. Anything else, and a proxy's own errors, may have made the stub.
+            if getattr(error, "status", 0) < _PROXY_ERRORS:
+                context.note("not_reserved")
             raise
         context.note("tunnel", upid=grant.upid)
         _connect(context, vmid, grant)
@@ -127,7 +138,7 @@ def _connect(context: Context, vmid: int, grant: TunnelGrant) -> None:
     """The control channel, only after the task listens: a websocket that comes too early hits a dead socket."""
     clock, target = context.world.clock, context.world.target
     end = clock.monotonic() + _TUNNEL_WAIT
-    while not any(_STARTED in line for line in target.task_log(grant.upid)):
+    while not _task_listens(target, grant.upid):
         if clock.monotonic() > end:
             raise TransferFailed(
                 f"the tunnel task of VM {vmid} did not start within {_TUNNEL_WAIT:g} s",
@@ -138,6 +149,14 @@ def _connect(context: Context, vmid: int, grant: TunnelGrant) -> None:
         context.pause(0.1)
     context.tunnel = context.world.open_tunnel(vmid, grant)
     context.tunnel.version()
+
+
+def _task_listens(target: Target, upid: str) -> bool:
+    try:
+        return any(_STARTED in line for line in target.task_log(upid))
+    except ApiError as error:
+        _LOG.info("the task log could not be read: %s", error.code)  # asked again until the wait is over
+        return False
 
 
 def _taken(context: Context, vmids: List[int], refusal: Optional[ParameterRefused]) -> Refused:
@@ -155,7 +174,7 @@ def allocate(context: Context) -> Outcome:
     """RESERVED: import what cannot be mirrored, allocate what can (mtunnel-protocol 7.2, steps 3 and 4)."""
     tunnel, plan = context.require_tunnel(), context.plan
     if plan.storages:
-        context.bwlimit = tunnel.bwlimit(plan.storages, context.user_limit_kib()).bytes_per_second
+        context.bwlimit = tunnel.bwlimit(plan.storages).bytes_per_second
     for volume in plan.imported:
         _import(context, volume)
     for volume in plan.mirrored:
@@ -257,4 +276,15 @@ def begin(context: Context) -> Outcome:
     clock, triggered = context.world.clock, context.requests.triggered_at
     since = clock.monotonic() - triggered if triggered is not None else 0.0
     context.note("triggered", at=clock.wall() - since)
-    return Outcome.OFFLINE if context.run_state == "stopped" else Outcome.OK
+    if context.run_state != "stopped":
+        return Outcome.OK
+    context.checked_at = clock.monotonic()
+    check_unchanged(context)
+    if context.world.source.qemu_alive():
+        raise VmChanged(
+            "the VM was started while its volumes were copied",
+            side=Side.SOURCE,
+            object=f"VM {context.facts.vmid}",
+            remedy="Run the play again: it moves the running VM",
+        )
+    return Outcome.OFFLINE

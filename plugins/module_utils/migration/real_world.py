@@ -222,12 +222,18 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
         program: The worker's own zip, which is also the pump's program.
     """
     endpoint = endpoint_of(spec)
-    target = TargetApi(Session(endpoint, secret), spec.target.node)
+    session = Session(endpoint, secret)
+    target = TargetApi(session, spec.target.node)
     clock = RealClock()
+    secrets = [secret]  # the last one is the one in force
+
+    def renew_secret(another: str) -> None:
+        secrets.append(another)
+        session.renew(another)
 
     def open_tunnel(vmid: int, grant: TunnelGrant) -> Tunnel:
         path = target.tunnel_path(vmid, grant.ticket, grant.socket)
-        return Tunnel.open(endpoint, secret, path, clock.monotonic() + _OPEN_TIMEOUT, clock.monotonic)
+        return Tunnel.open(endpoint, secrets[-1], path, clock.monotonic() + _OPEN_TIMEOUT, clock.monotonic)
 
     def open_stream(
         name: str,
@@ -250,10 +256,10 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
             sized=export is None or export.announces_length,
         )
         argv = [sys.executable, "-I", "-B", program, "pump"]
-        return PumpHandle.launch(argv, settings, secret, input_fd, clock.monotonic), listen or ""
+        return PumpHandle.launch(argv, settings, secrets[-1], input_fd, clock.monotonic), listen or ""
 
     monitor = Monitor(_QMP.format(vmid=spec.vmid), clock.monotonic)
-    return World(clock, SourceNode(spec.vmid), monitor, target, open_tunnel, open_stream)
+    return World(clock, SourceNode(spec.vmid), monitor, target, open_tunnel, open_stream, renew_secret)
 
 
 def qemu_of(vmid: int) -> Monitor:

@@ -13,14 +13,14 @@ import logging
 from typing import Any, Dict, List
 
 from ..errors import CrossclusterError, Side
-from ..proxmox.errors import VmAbsent
+from ..proxmox.errors import LockForeign, VmAbsent
 from ..qemu import mirror as mirrors
 from ..qemu.migrate import MigrationStatus
 from ..qemu.mirror import Job
 from ..qemu.status import RunState, RunStatus
 from . import precopy
 from .context import Context
-from .errors import SourceLost, TargetResidue
+from .errors import SourceLost, TargetResidue, TargetUnexpected
 from .states import Outcome
 
 __all__ = ["leave_migration", "remove_mirrors", "rollback", "run_again"]
@@ -28,6 +28,8 @@ __all__ = ["leave_migration", "remove_mirrors", "rollback", "run_again"]
 _CANCEL_TIMEOUT = 15.0  # seconds for QEMU to give a migration up
 _RUN_TIMEOUT = 10.0  # seconds for the source to run again
 _JOB_TIMEOUT = 10.0
+_TASK_END = 12.0  # seconds for a task to end: a buffered command may wait 10 s for the config lock (pve-cli 3)
+_TASK_DELETES = 2
 # States in which a guest that its owner had running is brought back with `cont`.
 _CONTINUE = (RunState.PAUSED, RunState.POSTMIGRATE, RunState.FINISH_MIGRATE, RunState.PRELAUNCH)
 _LOG = logging.getLogger(__name__)
@@ -45,12 +47,14 @@ def rollback(context: Context) -> Outcome:
 
 def _restore_source(context: Context) -> None:
     source = context.world.source
-    if context.run_state not in ("running", "paused"):
+    if not source.qemu_alive():
+        if context.run_state in ("running", "paused"):
+            _LOG.error("the source QEMU is gone: its disks are authoritative (safety 5, LOST-S)")
         context.facts_source_state("stopped")
         return
-    if not source.qemu_alive():
-        _LOG.error("the source QEMU is gone: its disks are authoritative (safety 5, LOST-S)")
-        context.facts_source_state("stopped")
+    if context.run_state not in ("running", "paused"):
+        # Refused before anything was done, or started by its owner meanwhile: not ours to touch.
+        context.facts_source_state(RunStatus.parse(context.world.qmp.run("query-status")).text)
         return
     leave_migration(context)
     remove_mirrors(context)
@@ -111,6 +115,11 @@ def _end_job(context: Context, job_id: str) -> None:
 
 def run_again(context: Context) -> None:
     """The owner's run state; a guest that is off or broke down by itself stays as it is."""
+    if context.facts.guest_off:
+        # It powered itself off at the last moment: what is left of its QEMU ends, nobody continues it (safety 6.1, O).
+        context.world.source.stop()
+        context.facts_source_state("stopped")
+        return
     qmp, clock = context.world.qmp, context.world.clock
     end = clock.monotonic() + _RUN_TIMEOUT
     while True:
@@ -133,19 +142,16 @@ def _remove_target(context: Context) -> None:
     if context.facts.target_vmid is None:
         return
     tunnel = context.tunnel
-    if tunnel is not None and not tunnel.poisoned:
-        try:
-            tunnel.stop()  # without it `quit` leaves an orphan QEMU (mtunnel-protocol 5.3)
-            tunnel.quit(True)
-        except CrossclusterError as error:
-            _LOG.warning("the tunnel could not clean up: %s", error)
+    # Without `stop` first, `quit` leaves an orphan QEMU (mtunnel-protocol 5.3).
+    if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.stop):
+        context.persist(lambda: tunnel.quit(True))
     context.close_tunnel()
     try:
         left = _left_on_target(context)
     except CrossclusterError as error:
         _LOG.warning("the target could not be read: %s", error)
         left = _recorded(context, verified=False)
-    if left:
+    if left and left != context.facts.residue:
         context.note_or_remember("residue", objects=left)
         _say_residue(context, left)
 
@@ -153,9 +159,15 @@ def _remove_target(context: Context) -> None:
 def _left_on_target(context: Context) -> List[Dict[str, Any]]:
     """What of ours is there, read back: our task ended first, so that nothing comes after the look."""
     target, facts = context.world.target, context.facts
-    upid = facts.upid or target.own_tunnel_task(context.target_vmid)
-    if upid is not None and upid != facts.upid:
-        context.note_or_remember("tunnel", upid=upid)
+    upid = facts.upid
+    if upid is None:
+        # The POST had no answer. A task that has served commands is somebody else's: we never connected (safety I6).
+        upid = target.own_tunnel_task(context.target_vmid)
+        if upid is not None and any("received command" in line for line in target.task_log(upid)):
+            _LOG.warning("VM %d at the target belongs to another migration", context.target_vmid)
+            return []
+        if upid is not None:
+            context.note_or_remember("tunnel", upid=upid)
     if upid is not None:
         _end_task(context, upid)
     left: List[Dict[str, Any]] = []
@@ -172,11 +184,20 @@ def _left_on_target(context: Context) -> List[Dict[str, Any]]:
 
 def _end_task(context: Context, upid: str) -> None:
     target, clock = context.world.target, context.world.clock
-    end = clock.monotonic() + 12.0  # a buffered command may wait 10 s for the config lock (pve-cli 3)
+    deletes = 0
+    end = clock.monotonic() + _TASK_END
     while target.task_status(upid).running:
         if clock.monotonic() > end:
+            if deletes == _TASK_DELETES:
+                raise TargetUnexpected(
+                    "the tunnel task does not end",
+                    side=Side.TARGET,
+                    object=upid,
+                    remedy="End that task on the target node",
+                )
             target.delete_task(upid)
-            end = clock.monotonic() + 12.0
+            deletes += 1
+            end = clock.monotonic() + _TASK_END
         clock.sleep(0.2)
 
 
@@ -234,6 +255,9 @@ def _say_residue(context: Context, left: List[Dict[str, Any]]) -> None:
 def _give_lock_back(context: Context) -> None:
     facts = context.facts
     if facts.locking and not facts.unlocked:
-        context.world.source.unlock()
+        try:
+            context.world.source.unlock()
+        except (LockForeign, VmAbsent) as error:
+            context.warn(error)  # somebody took it meanwhile: not ours any more (safety I6)
         context.note_or_remember("unlocked")
     context.world.source.release_migration_lock()

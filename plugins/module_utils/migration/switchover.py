@@ -12,18 +12,20 @@ from __future__ import annotations
 import logging
 
 from ..errors import Side
+from ..proxmox.vm_config import VmConfig
 from ..qemu import migrate
 from ..qemu.migrate import MigrationStatus
 from . import mirroring, precopy, rollback
 from .context import Context
-from .errors import NotConverging, TargetUnexpected, TransferFailed, VmChanged
+from .errors import GuestOff, NotConverging, TargetUnexpected, TransferFailed, VmChanged
 from .states import Outcome
 
 __all__ = ["SWITCHOVER_DEADLINE", "check_unchanged", "loaded", "switchover"]
 
 SWITCHOVER_DEADLINE = 10.0  # seconds in `device` (DESIGN 4, websocket); the pump cuts on its own after it
 _ROUND_TRIP = 5.0  # seconds for the proof that the control channel lives
-_LOADED_TIMEOUT = 10.0  # seconds for the target to be read as paused
+_LOADED_TIMEOUT = 5.0  # seconds for the target to be read as paused; the guest stands still
+_LOADED_REQUEST = 3.0  # seconds for one such request
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,8 +46,11 @@ def switchover(context: Context) -> Outcome:
     tunnel.nbdstop(timeout=_ROUND_TRIP)
     check_unchanged(context)
     _continue(context)
+    context.checked_at = context.world.clock.monotonic()
     loaded(context)
     check_unchanged(context)
+    if context.requests.abort:  # accepted while the switchover went on: before the intent it counts (DESIGN 3)
+        context.requests.check()
     context.arrived()
     return Outcome.OK
 
@@ -107,7 +112,9 @@ def loaded(context: Context) -> None:
     clock = context.world.clock
     end = clock.monotonic() + _LOADED_TIMEOUT
     while True:
-        status = context.world.target.vm_status(context.target_vmid)
+        status = context.world.target.vm_status(context.target_vmid, timeout=_LOADED_REQUEST)
+        if status.genuine and status.qmpstatus == "shutdown":
+            raise _guest_off(context)
         if status.genuine and status.qmpstatus == "paused":
             context.proof["target_loaded"] = "status/current: paused, with QMP-derived fields"
             return
@@ -122,6 +129,17 @@ def loaded(context: Context) -> None:
         clock.sleep(0.02)
 
 
+def _guest_off(context: Context) -> GuestOff:
+    """The guest powered itself off at the last moment; it is off, and nobody continues it (qemu-facts 3.6)."""
+    context.note_or_remember("guest_off")
+    return GuestOff(
+        "the guest powered itself off during the migration",
+        side=Side.SOURCE,
+        object=f"VM {context.facts.vmid}",
+        remedy="Move the stopped VM with offline: true",
+    )
+
+
 def check_unchanged(context: Context) -> None:
     """The VM is still no HA resource and its configuration is the one that was read (safety I2).
 
@@ -129,6 +147,14 @@ def check_unchanged(context: Context) -> None:
         VmChanged: names what changed.
     """
     source, name = context.world.source, f"VM {context.facts.vmid}"
+    text = source.config()
+    if VmConfig.parse(text.decode("utf-8", "surrogateescape")).lock != "migrate":
+        raise VmChanged(
+            "the lock of the VM was taken away during the migration",
+            side=Side.SOURCE,
+            object=name,
+            remedy="Find out who unlocked it, and run the play again",
+        )
     if source.ha_state():
         raise VmChanged(
             "the VM was made an HA resource during the migration",
@@ -136,7 +162,7 @@ def check_unchanged(context: Context) -> None:
             object=name,
             remedy="Remove it from HA and run the play again",
         )
-    if context.plan.differs(source.config()):
+    if context.plan.differs(text):
         raise VmChanged(
             "the configuration of the VM was changed during the migration",
             side=Side.SOURCE,

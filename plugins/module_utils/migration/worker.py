@@ -25,9 +25,9 @@ from ..errors import CrossclusterError, Side
 from . import places
 from .context import Context
 from .control_socket import ControlSocket
-from .errors import MigrationError, SpecDiffers, TooLate, WorkerUnreachable
+from .errors import MigrationError, SpecDiffers, TooLate, VmBusy, WorkerUnreachable
 from .history import Facts, fold
-from .journal import FORMAT, Journal
+from .journal import FORMAT, Journal, sync_directory
 from .machine import Machine
 from .progress import Progress
 from .real_world import real_world
@@ -81,8 +81,19 @@ class Worker:
 
     def run(self) -> None:
         """Run the machine to a final phase, then take the secrets away."""
+        if self.fresh:
+            self.journal.record("worker", pid=os.getpid())  # a second one knows that it is the second
+        else:
+            self._hold_migration_lock()
         Machine(self.context, STEPS).run(restarted=not self.fresh)
         _forget_secrets(self.migration_id)
+
+    def _hold_migration_lock(self) -> None:
+        """The lock file died with the worker before us; take it again if nobody else has it."""
+        try:
+            self.context.world.source.take_migration_lock(0.0)
+        except CrossclusterError as error:
+            _LOG.warning("%s", error)
 
     # Operations of the control socket
 
@@ -90,13 +101,14 @@ class Worker:
         with self.context.lock:
             result = report(self.facts, snapshot)
         stuck = self.context.stuck_since
+        if result["finished"]:
+            return result
         if stuck is not None and time.monotonic() - stuck > _PATIENCE:
             # The worker goes on trying; the caller is told and may come back (safety 6.1, H).
-            return dict(result, finished=True)
-        if not result["finished"]:
-            result["error"] = None
-            result["finished"] = reached(self.facts.phase, self.requests.goal)
-        return result
+            return dict(result, finished=True, error=self.context.stuck_error or result["error"])
+        goal, phase = self.requests.goal, self.facts.phase
+        wanted = goal is not Phase.PREFLIGHT and phase in ABORTABLE and reached(phase, goal)
+        return dict(result, finished=wanted, error=None)
 
     def _status(self, request: Mapping[str, Any]) -> Dict[str, Any]:
         return self._report(self._wait(request))
@@ -121,6 +133,9 @@ class Worker:
                 remedy="Finish or abort it (state: aborted) before asking for something else",
                 facts={"differences": difference(self.spec.identity(), dict(request.get("identity") or {}))},
             )
+        if request.get("secret"):
+            _write_secret(self.migration_id, str(request["secret"]))
+            self.context.world.renew_secret(str(request["secret"]))
         goal = Phase(str(request.get("goal")))
         limits = request.get("limits")
         self.requests.advance(goal, str(request.get("lease")), Limits.restore(limits) if limits else None)
@@ -165,6 +180,7 @@ def _run(migration_id: str) -> int:
     lock = places.VmLock(places.read_facts(migration_id).vmid)
     if not lock.take():
         _LOG.error("another worker holds this VM")
+        _step_back(migration_id)
         return 0
     try:
         worker = Worker(migration_id)
@@ -184,6 +200,21 @@ def _run(migration_id: str) -> int:
         return 1
 
 
+def _step_back(migration_id: str) -> None:
+    """Two controllers began at once: a journal in which nothing was done yet ends here, or it would hide the other."""
+    journal = Journal(places.journal_path(migration_id))
+    if len(journal.records) == 1:
+        facts = fold(journal.records)
+        error = VmBusy(
+            "another migration of this VM has just been started",
+            side=Side.SOURCE,
+            object=f"VM {facts.vmid}",
+            remedy="Run the play again: it attaches to that one if the spec is the same",
+        )
+        journal.record("phase", phase=Phase.ROLLED_BACK.value, time=time.time(), error=error.to_dict())
+    journal.close()
+
+
 def _log_to(path: str) -> None:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
@@ -199,10 +230,21 @@ def _keep(migration_id: str) -> int:
         starts = [start for start in starts if now - start < _RESTART_WINDOW] + [now]
         if len(starts) > _RESTARTS + 1:
             return 1
-        worker = subprocess.Popen([sys.executable, "-I", "-B", sys.argv[0], "run", migration_id], cwd="/")
-        if worker.wait() == 0:
+        program = [sys.executable, "-I", "-B", sys.argv[0], "run", migration_id]
+        worker = subprocess.Popen(program, cwd="/", start_new_session=True)
+        status = worker.wait()
+        _end_group(worker.pid)
+        if status == 0:
             return 0
         time.sleep(0.5)
+
+
+def _end_group(group: int) -> None:
+    """What a dead worker left: its pumps, and a command of the node that must not take effect after it."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def _start() -> int:
@@ -214,9 +256,10 @@ def _start() -> int:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     secrets_path = places.secrets_path(migration_id)
     if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
-        _write_private(secrets_path, json.dumps({"target_api_token_secret": order["secret"]}))
+        _write_secret(migration_id, order["secret"])
     if order.get("opened") is not None:
         os.makedirs(places.migration_directory(migration_id), mode=0o700)
+        sync_directory(os.path.dirname(places.migration_directory(migration_id)))
         journal = Journal(places.journal_path(migration_id))
         journal.record("opened", format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time(), **order["opened"])
         journal.close()
@@ -224,10 +267,11 @@ def _start() -> int:
     return 0 if _answers(migration_id) else 1
 
 
-def _write_private(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _write_secret(migration_id: str, secret: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(places.secrets_path(migration_id), flags, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
+        json.dump({"target_api_token_secret": secret}, stream)
 
 
 def _detach(migration_id: str) -> None:

@@ -10,7 +10,7 @@ and start no process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from ..proxmox.replies import (
     BwlimitReply,
@@ -135,8 +135,8 @@ class Target(Protocol):
     def own_tunnel_task(self, vmid: int) -> Optional[str]:
         """UPID of a running tunnel task of that VMID, when this token may see one."""
 
-    def vm_status(self, vmid: int) -> VmStatus:
-        """State; raises VmAbsent."""
+    def vm_status(self, vmid: int, timeout: Optional[float] = None) -> VmStatus:
+        """State, within ``timeout`` seconds; raises VmAbsent."""
 
     def vm_config(self, vmid: int) -> Dict[str, Any]:
         """Config; raises VmAbsent."""
@@ -290,3 +290,4 @@ class World:
     target: Target
     open_tunnel: OpenTunnel
     open_stream: OpenStream
+    renew_secret: Callable[[str], None]  # another secret of the same token from now on

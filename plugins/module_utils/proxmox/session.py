@@ -55,6 +55,10 @@ class Session:
         self._clock = clock
         self._context = endpoint.tls_context()
 
+    def renew(self, secret: str) -> None:
+        """Another secret of the same token from the next request on."""
+        self._authorization = self.endpoint.authorization(secret)
+
     def get(self, *segments: str, **params: Any) -> Any:
         """GET; the ``data`` of the answer."""
         return self.request("GET", segments, params)

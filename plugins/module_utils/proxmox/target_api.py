@@ -226,10 +226,10 @@ class TargetApi:
         """End a task of our own: the fence that needs no root (pve-cli 3); up to 6 s."""
         self._session.delete("nodes", self._node, "tasks", upid)
 
-    def vm_status(self, vmid: int) -> VmStatus:
-        """State of a VM; raises VmAbsent."""
+    def vm_status(self, vmid: int, timeout: Optional[float] = None) -> VmStatus:
+        """State of a VM, within ``timeout`` seconds; raises VmAbsent."""
         before = self._clock()
-        raw = self._vm(vmid, "status", "current")
+        raw = self._vm(vmid, "status", "current", timeout=timeout)
         return VmStatus.parse(raw, self._clock() - before)
 
     def vm_config(self, vmid: int) -> Dict[str, Any]:
@@ -287,9 +287,9 @@ class TargetApi:
         raw = _object(self._session.get("access", "permissions"), "permissions")
         return {path: sorted(_object(held, "permissions")) for path, held in raw.items()}
 
-    def _vm(self, vmid: int, *segments: str) -> Any:
+    def _vm(self, vmid: int, *segments: str, timeout: Optional[float] = None) -> Any:
         try:
-            return self._session.get("nodes", self._node, "qemu", str(vmid), *segments)
+            return self._session.request("GET", ("nodes", self._node, "qemu", str(vmid), *segments), {}, timeout)
         except ApiRefused as error:
             # pve-cli 5: an unknown VMID is a 500 with this text; there is no status of its own for it.
             if error.status == 500 and f"qemu-server/{vmid}.conf' does not exist" in error.message:

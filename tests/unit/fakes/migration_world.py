@@ -364,7 +364,7 @@ class FakeTarget:
         self._up()
         return UPID.format(vmid=vmid) if self.task_running else None
 
-    def vm_status(self, vmid: int) -> VmStatus:
+    def vm_status(self, vmid: int, timeout: Optional[float] = None) -> VmStatus:
         self._up()
         if vmid not in self.vms:
             raise VmAbsent("absent", object=f"VM {vmid}", status=500)
@@ -373,7 +373,9 @@ class FakeTarget:
         return VmStatus(status, self.qemu or "stopped", self.vms[vmid]["lock"], alive)
 
     def vm_config(self, vmid: int) -> Dict[str, Any]:
-        return dict(self.vms[vmid])
+        if "conf" not in self.vms[vmid]:
+            return dict(self.vms[vmid])
+        return {"lock": self.vms[vmid]["lock"], "smbios1": f"uuid={UUID}"}
 
     def vm_resources(self) -> List[Any]:
         self._up()
@@ -563,7 +565,7 @@ class Cluster:
             self.pumps.append(FakePump())
             return self.pumps[-1], f"/run/crosscluster/x/{name}.sock"
 
-        return World(self.clock, self.source, self.qemu, self.target, open_tunnel, open_stream)
+        return World(self.clock, self.source, self.qemu, self.target, open_tunnel, open_stream, lambda _secret: None)
 
     def worker_dies(self) -> None:
         """Its sockets close: streams are cut, the control connection ends (DESIGN 2)."""

@@ -24,11 +24,12 @@ def held(tmp_path, status, log=(), run_state="running", task_running=False):
     context.remember("reserving", vmid=200)
     context.remember("tunnel", upid=UPID.format(vmid=200))
     cluster.target.log, cluster.target.task_running = list(log), task_running
-    cluster.target.vms[200] = {"lock": status.lock if status else ""}
+    cluster.target.vms[200] = {"lock": status.lock if status else "", "conf": "of this VM"}
+    cluster.qemu.state = "postmigrate"
     if status is None:
         cluster.target.vms.clear()
     else:
-        cluster.target.vm_status = lambda _vmid: status
+        cluster.target.vm_status = lambda _vmid, timeout=None: status
     return cluster, context
 
 

@@ -201,7 +201,7 @@ def test_target_lost_after_resume_never_resumes_the_source(tmp_path):
     cluster.faults.lose_reply_of = "resume"
     vm_status = cluster.target.vm_status
 
-    def dies(vmid):
+    def dies(vmid, timeout=None):
         if cluster.target.ever_ran:
             cluster.target.qemu = ""
         return vm_status(vmid)

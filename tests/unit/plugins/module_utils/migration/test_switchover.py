@@ -51,12 +51,12 @@ def test_completed_source_with_a_target_that_is_not_loaded_goes_back(tmp_path):
     assert context.facts.intents == 0
 
 
-@pytest.mark.parametrize("qmpstatus", ["running", "shutdown", "stopped"])
+@pytest.mark.parametrize("qmpstatus", ["running", "io-error", "stopped"])
 def test_any_other_word_of_the_target_is_no_proof(tmp_path, qmpstatus):
     cluster = Cluster()
     context = context_of(cluster, tmp_path)
     context.remember("reserving", vmid=200)
-    cluster.target.vm_status = lambda _vmid: VmStatus("running", qmpstatus, "migrate", True)
+    cluster.target.vm_status = lambda _vmid, timeout=None: VmStatus("running", qmpstatus, "migrate", True)
     with pytest.raises(TargetUnexpected):
         switchover.loaded(context)
 
@@ -65,6 +65,6 @@ def test_paused_that_qmp_did_not_say_is_no_proof(tmp_path):
     cluster = Cluster()
     context = context_of(cluster, tmp_path)
     context.remember("reserving", vmid=200)
-    cluster.target.vm_status = lambda _vmid: VmStatus("running", "paused", "migrate", False)
+    cluster.target.vm_status = lambda _vmid, timeout=None: VmStatus("running", "paused", "migrate", False)
     with pytest.raises(TargetUnexpected):
         switchover.loaded(context)

@@ -149,25 +149,32 @@ def test_keeper_gives_up_after_three_restarts_in_a_minute(monkeypatch):
     runs = []
 
     class Dying:
+        pid = 1
+
         def __init__(self, argv, **_keywords):
             runs.append(argv)
 
         def wait(self):
             return -9
 
+    ended = []
+    monkeypatch.setattr(worker, "_end_group", ended.append)
     monkeypatch.setattr(worker.subprocess, "Popen", Dying)
     monkeypatch.setattr(worker.time, "sleep", lambda _seconds: None)
     assert worker._keep(ID) == 1
-    assert len(runs) == 4
+    assert len(runs) == len(ended) == 4
 
 
 def test_keeper_ends_with_a_worker_that_ended_in_order(monkeypatch):
     class Ending:
+        pid = 1
+
         def __init__(self, *_arguments, **_keywords):
             pass
 
         def wait(self):
             return 0
 
+    monkeypatch.setattr(worker, "_end_group", lambda _group: None)
     monkeypatch.setattr(worker.subprocess, "Popen", Ending)
     assert worker._keep(ID) == 0

@@ -37,6 +37,10 @@ class FakeSession:
     def get(self, *segments, **params):
         return self._answer("GET", segments, params)
 
+    def request(self, method, segments, params, timeout=None):
+        self.timeout = timeout
+        return self._answer(method, segments, params)
+
     def post(self, *segments, **params):
         return self._answer("POST", segments, params)
 
