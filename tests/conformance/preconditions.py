@@ -47,6 +47,7 @@ class Needs:
     """All of it. ``slow_mirror`` and ``slow_ram``: the recording caught that phase at work."""
 
     personality: Dict[str, Any]
+    source_personality: Dict[str, Any]
     tokens: List[str]
     storages: Dict[str, str]
     vms: List[Vm]
@@ -62,9 +63,12 @@ def needs(capture: Capture) -> Needs:
     vms = _cli_vms(capture)
     if source is not None:
         vms.append(Vm("source", source.vmid, source.config, source.volumes, source.running))
+    elif not vms:
+        vms = _stock_vms(capture)
     slow_mirror, slow_ram = _caught(capture)
     return Needs(
-        _personality(capture),
+        _personality(capture, "target_pve"),
+        _personality(capture, "source_pve"),
         sorted(set(_TOKEN.findall(capture.text()))),
         _storages(capture),
         vms,
@@ -86,8 +90,8 @@ def _long_timer(capture: Capture) -> bool:
     return False
 
 
-def _personality(capture: Capture) -> Dict[str, Any]:
-    version = str(capture.scenario.get("target_pve", ""))
+def _personality(capture: Capture, side: str) -> Dict[str, Any]:
+    version = str(capture.scenario.get(side, capture.scenario.get("target_pve", "")))
     generation = next((name for pattern, name in GENERATIONS if pattern.search(version)), "hardened")
     loop = "libev" if "libev" in str(capture.scenario.get("pveproxy_event_loop", "")) else "perl"
     return {"personality": generation, "event_loop": loop}
@@ -127,6 +131,16 @@ def _cli_vms(capture: Capture) -> List[Vm]:
     if 100 not in found and re.search(r"vm100\b|local:100/", capture.text()):
         found[100] = _vm(100, _config(capture, 100, 192), "vm100" in capture.text())
     return list(found.values())
+
+
+def _stock_vms(capture: Capture) -> List[Vm]:
+    """The VM that the stock source was asked to move, where nothing shows its config."""
+    for event in capture.of("http", True):
+        match = re.search(r"/qemu/(\d+)/remote_migrate$", event.body["url"])
+        if match:
+            running = event.body["params"].get("online") == "1"
+            return [_vm(int(match[1]), _config(capture, int(match[1]), 192), running)]
+    return []
 
 
 def _vm(vmid: int, config: str, running: bool) -> Vm:

@@ -79,7 +79,7 @@ class World:
         self.qmp_rules: List[Dict[str, Any]] = self.bindings["qmp"]
 
     def __enter__(self) -> "World":
-        personality = self._character()
+        personality = self._character("target")
         self.lab = Lab.up(
             {"source": ["source"], "target": ["target"]},
             state=STATE / str(os.getpid()),
@@ -119,14 +119,15 @@ class World:
         if self.source is not None and self.needs.drives_source:
             self._start_engine()
 
-    def _character(self) -> Dict[str, Any]:
+    def _character(self, node: str) -> Dict[str, Any]:
         """The lab's own long waits are shortened only where the recording waits for one of them."""
-        return dict(self.needs.personality, long_scale=self.long_scale if self.needs.long_timer else 1.0)
+        character = self.needs.source_personality if node == "source" else self.needs.personality
+        return dict(character, long_scale=self.long_scale if self.needs.long_timer else 1.0)
 
     def _personality(self, node: str) -> None:
         path = Path(self.path(node, "/etc/lab/personality.json"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self._character()), encoding="utf-8")
+        path.write_text(json.dumps(self._character(node)), encoding="utf-8")
 
     def _users(self, normal: str) -> str:
         table = self.bindings["users"]
@@ -135,7 +136,7 @@ class World:
         for token in sorted({*self.needs.tokens, "root@pam!migration"}):
             user = token.partition("!")[0]
             known = table.get(token) or table.get(user) or table["default"]
-            self.tokens[token] = str(uuid.uuid4()) if known.get("secret") == "own" else normal
+            self.tokens.setdefault(token, str(uuid.uuid4()) if known.get("secret") == "own" else normal)
             if user != "root@pam":
                 lines.append(f"user:{user}:1:0::::::")
             lines.append(f"token:{token}:0:0::")
@@ -208,6 +209,7 @@ class World:
         facts = {"qemu": f"{version[1]}.{version[2]}", "machine": version[1]}
         for node in ("source", "target"):
             facts[f"{node}.api"] = self.host(node).api_host
+            facts[f"{node}.net"] = self.host(node).api_host.rpartition(".")[0]
             facts["mig.net"] = self.host(node).migration_address.rpartition(".")[0] + ".0/24"
             facts[f"{node}.mig"] = self.host(node).migration_address
         found = []
