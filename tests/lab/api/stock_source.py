@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stock source of remote_migrate: what it checks, and its task up to the tunnel's version (mtunnel-protocol 2, 9.4).
+"""The stock source of remote_migrate: its checks, and its task up to the tunnel's version (mtunnel-protocol 2, 9.4).
 
 It goes no further: the lab moves guests by the collection. Where the real one would start to copy, this one aborts.
 """
@@ -93,25 +93,28 @@ class Endpoint:
 
     def version(self, path: str) -> Dict[str, Any]:
         """Open the control websocket, ask for the version, and leave."""
-        with socket.create_connection((self.host, self.port), TIMEOUT) as raw:
-            with plain_context().wrap_socket(raw) as link:
-                link.sendall(
-                    (
-                        "GET /api2/json%s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nAuthorization: %s\r\n\r\n"
-                        % (path, self.host, self.port, self.token)
-                    ).encode()
-                )
-                reader = link.makefile("rb")
-                if b" 101 " not in reader.readline():
-                    raise Die("failed to connect to the tunnel")
-                while reader.readline().strip():
-                    pass
-                line = b'{"cmd":"version"}\n'
-                link.sendall(bytes([0x82, 0x80 | len(line), 0, 0, 0, 0]) + line)
-                head = reader.read(2)
-                reply: Dict[str, Any] = json.loads(reader.read(head[1]))
-                return reply
+        request = [
+            "GET /api2/json%s HTTP/1.1" % path,
+            "Host: %s:%d" % (self.host, self.port),
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+            "Authorization: " + self.token,
+        ]
+        raw = socket.create_connection((self.host, self.port), TIMEOUT)
+        with raw, plain_context().wrap_socket(raw) as link:
+            link.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
+            reader = link.makefile("rb")
+            if b" 101 " not in reader.readline():
+                raise Die("failed to connect to the tunnel")
+            while reader.readline().strip():
+                pass
+            line = b'{"cmd":"version"}\n'
+            link.sendall(bytes([0x82, 0x80 | len(line), 0, 0, 0, 0]) + line)
+            head = reader.read(2)
+            reply: Dict[str, Any] = json.loads(reader.read(head[1]))
+            return reply
 
 
 @dataclass(frozen=True)
