@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import unquote
 
+from lab.node import simulated
 from lab.node.base import Denied, Die, Node, ParamError, complain, may_all
 from lab.node.cluster import Cluster
 from lab.node.tasks import TaskFailed, Tasks
@@ -166,7 +167,7 @@ class Registry:
         if name is None or entry.local or name in ("localhost", self.node.name):
             return None
         if name in Cluster(self.node).nodes():
-            return name
+            return None if name in simulated.names(self.node) else name
         raise Die(
             "hostname lookup '%s' failed - failed to get address info for: %s: Name or service not known" % (name, name)
         )
@@ -181,7 +182,8 @@ class Registry:
     ) -> Any:
         """Check parameters and privileges, run the handler."""
         params = self._parameters(entry, values, given)
-        call = Call(self.node, caller, Access.of(self.node), params, synchronous)
+        node = simulated.as_node(self.node, params.get("node"))
+        call = Call(node, caller, Access.of(node), params, synchronous)
         for need in entry.needs:
             call.need(need.path.format(**params), *need.privileges, any_of=need.any_of)
         return entry.handler(call)
@@ -195,7 +197,7 @@ class Registry:
             if entry.local and params["node"] not in ("localhost", self.node.name):
                 text = "node needs to be 'localhost' or local hostname '%s'" % self.node.name
                 raise ParamError({"node": text})
-            params["node"] = self.node.name
+            params["node"] = simulated.as_node(self.node, params["node"]).name
         return params
 
 

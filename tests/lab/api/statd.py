@@ -98,7 +98,7 @@ def broadcast(node: Node) -> Dict[str, Dict[str, Any]]:
             told = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        if time.time() - told["time"] < STALE_SECONDS:
+        if time.time() - told["time"] < STALE_SECONDS or told.get("simulated"):
             found[path.stem] = told
     return found
 

@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any, Dict, List, Mapping
 
-from . import qmp, vm
+from . import qmp, simulated, vm
 from .base import Node
 from .cluster import Cluster
 from .command_line import nics, tap_name
@@ -82,6 +82,7 @@ def summary(node: Node, vmid: int, config: VmConfig) -> Dict[str, Any]:
     for key in ("lock", "tags"):
         if key in values:
             answer[key] = values[key]
+    answer.update(simulated.summary(node, vmid))
     number = vm.pid(node, vmid)
     if number is not None:
         answer.update({"status": "running", "pid": number, "uptime": _uptime(number), **{key: 0 for key in PRESSURE}})

@@ -65,7 +65,7 @@ def resources(call: Call) -> List[Dict[str, Any]]:
 
 
 def _vms(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
-    ha = Resources(call.node)
+    states = {sid: keys.get("state", "started") for sid, keys in Resources(call.node).sections().items()}
     pools = {vmid: name for name, members in call.access.config.pools.items() for vmid in members["vms"]}
     found = []
     for vmid, (name, kind) in sorted(call.cluster.vms().items()):
@@ -79,8 +79,9 @@ def _vms(call: Call, known: Dict[str, Any]) -> List[Dict[str, Any]]:
             "status": "unknown",
         }
         entry.update(_reported(known.get(name, {}).get("vms", {}).get(str(vmid))))
-        if ha.state(vmid) is not None:
-            entry["hastate"] = ha.state(vmid)
+        sid = ("vm:%d" if kind == "qemu" else "ct:%d") % vmid
+        if sid in states:
+            entry["hastate"] = states[sid]
         if str(vmid) in pools:
             entry["pool"] = pools[str(vmid)]
         found.append(entry)

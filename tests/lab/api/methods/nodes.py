@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from lab.node import vm
+from lab.node import simulated, vm
 from lab.node.base import Denied, Die
 from lab.node.storage import Storages, check_format
 
@@ -46,7 +46,8 @@ def nodes(call: Call) -> List[Dict[str, Any]]:
 @method("GET", NODE + "/status", {}, NODE_AUDIT)
 def status(call: Call) -> Dict[str, Any]:
     """Load and space of the node."""
-    figures = statd.node_figures()
+    told = simulated.report(call.node)
+    figures = told["node"] if told else statd.node_figures()
     root = os.statvfs("/")
     size = root.f_frsize
     return {
@@ -54,7 +55,7 @@ def status(call: Call) -> Dict[str, Any]:
         "cpu": figures["cpu"],
         "wait": 0,
         "idle": 0,
-        "loadavg": ["%.2f" % value for value in os.getloadavg()],
+        "loadavg": ["%.2f" % value for value in ([figures["cpu"] * figures["maxcpu"]] * 3 if told else os.getloadavg())],
         "memory": {
             "total": figures["maxmem"],
             "used": figures["mem"],
@@ -221,12 +222,13 @@ FILTER = {
 def storages(call: Call) -> List[Dict[str, Any]]:
     """Storages of the node that one may use or audit."""
     node_storages = Storages(call.node)
+    told = (simulated.report(call.node) or {}).get("storages", {})
     wanted = set(split_list(call.params.get("content")))
     found = []
     for sid in sorted(node_storages.all()):
         if call.params.get("storage") not in (None, sid) or not call.may("/storage/" + sid, SPACE, True):
             continue
-        answer = node_storages.status(sid)
+        answer = told.get(sid) or node_storages.status(sid)
         if wanted and not wanted & set(str(answer["content"]).split(",")):
             continue
         if call.params.get("enabled") and not answer["enabled"]:
