@@ -1,4 +1,5 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where a VM is and where it will be: the look-up that roles and playbooks use."""
 
@@ -57,8 +58,7 @@ options:
       - Needed for a source cluster that is declared without an API token. Without it only the node is looked up.
     type: dict
 seealso:
-  - plugin: crosscluster.migration.migrate_vm
-    plugin_type: role
+  - module: crosscluster.migration.migration
 """
 
 EXAMPLES = r"""

@@ -52,14 +52,17 @@ def server(certificate):
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate[1], certificate[0])
-    with Server(("127.0.0.1", 0), Handler) as httpd:
-        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        httpd.seen = []
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
+    httpd = Server(("127.0.0.1", 0), Handler)
+    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    httpd.seen = []
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    try:
         yield httpd
+    finally:
         httpd.shutdown()
         thread.join()
+        httpd.server_close()
 
 
 def endpoint(server, fingerprint=None, ca_path=None, *, validate_certs=True):
