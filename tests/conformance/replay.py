@@ -20,6 +20,7 @@ from .drivers import cli, control, handshake, http, notes, qmp
 from .normalise import Comparer
 from .preconditions import needs
 from .session import Fatal, Mismatch, Session
+from .stock import Part, belongs, parts, prepared
 from .world import World
 
 __all__ = ["Outcome", "replay"]
@@ -69,8 +70,10 @@ def replay(path: Path, slow: bool = False) -> Outcome:
         capture = Capture.read(path)
         wanted = needs(capture)
         outcome.personality = wanted.personality["personality"]
-        with World(wanted, slow) as world:
-            found = _run(capture, world, slow)
+        found = []
+        for part in parts(capture):
+            with World(prepared(capture, part, wanted), slow) as world:
+                found += _run(capture, part, world, slow)
     except Exception as error:
         found = [Mismatch(0, "setup", f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}")]
     _judge(outcome, found)
@@ -88,16 +91,14 @@ def _judge(outcome: Outcome, found: List[Mismatch]) -> None:
             outcome.excused.append((mismatch, reason))
 
 
-def _run(capture: Capture, world: World, slow: bool) -> List[Mismatch]:
+def _run(capture: Capture, part: Part, world: World, slow: bool) -> List[Mismatch]:
     bindings = Bindings(world.literals(), world.values())
     session = Session(capture, world, bindings, Comparer(bindings), slow)
     session.facts["started"] = session.now()
-    # where the stock source's control channel was recorded, the replay speaks in its place
-    recorded_source = any(event.body["url"].endswith("/remote_migrate") for event in capture.of("http", True))
-    session.facts["acting as source"] = recorded_source and any(True for _ in capture.of("control"))
     try:
         for event in capture.events:
-            _one(session, event)
+            if belongs(capture, part, event):
+                _one(session, event)
     except Fatal as error:
         session.mismatches.append(Mismatch(event.index + 1, "stopped", str(error)))
     except (OSError, concurrent.futures.TimeoutError, TimeoutError, RuntimeError, KeyError, ValueError) as error:
@@ -109,18 +110,9 @@ def _run(capture: Capture, world: World, slow: bool) -> List[Mismatch]:
 
 
 def _one(session: Session, event: Event) -> None:
-    if session.facts["acting as source"] and _of_the_stock_source(event):
-        if not session.facts.setdefault("told", False):
-            session.facts["told"] = True
-            session.fail(event, "the stock source's own task is not replayed")
-        return
     driver = DRIVERS.get((event.channel, event.sent))
     if driver is None:
         session.fail(event, f"channel {event.channel!r}: nothing here knows how to replay it")
         return
     driver(session, event)
 
-
-def _of_the_stock_source(event: Event) -> bool:
-    """What only the source's own task can do; deviations.json says why it is not replayed here."""
-    return event.channel == "http" or event.kind in ("task-log", "task-exit")

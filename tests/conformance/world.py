@@ -157,7 +157,11 @@ class World:
             path = Path(self.path(vm.node, "/var/lib/vz/images/" + volid.split(":", 1)[1]))
             path.parent.mkdir(parents=True, exist_ok=True)
             kind = path.suffix.lstrip(".")
-            subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], check=True)
+            if kind == "raw":
+                path.write_bytes(b"")
+                os.truncate(path, size)  # qemu-img would round up to sectors
+            else:
+                subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(path), str(size)], check=True)
             if self.needs.slow_mirror:
                 # a mirror that is to be seen at work needs something to copy
                 subprocess.run(

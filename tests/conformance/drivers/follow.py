@@ -9,14 +9,16 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 from urllib.parse import quote
 
+from .. import stock
 from ..capture import Event
 from ..session import TOLERANCE_S, Session
 from ..wire import WebSocket, request
 from . import http
 
-__all__ = ["KINDS", "answers", "collateral", "dead_socket", "no_answer", "settle_collateral"]
+__all__ = ["KINDS", "answers", "collateral", "dead_socket", "no_answer", "settle_collateral", "tunnel_client_killed"]
 
 POLL_S = 0.05
+SOURCE_S = 300.0
 
 
 def _upid(session: Session, node: str, kind: Optional[str] = None) -> Optional[str]:
@@ -180,24 +182,34 @@ def _task_log(session: Session, event: Event) -> None:
 
 
 def _source_line(session: Session, event: Event) -> None:
-    """Lines of the stock source's task. They are compared once, at the first of them, when the task is over."""
-    if session.facts.get("acting as source"):
-        return
+    """Lines of the stock source's task. They are compared once, at the last of them, when the task is over."""
     lines = [
         other
         for other in session.capture.notes("task-log")
         if other.body.get("node") == "source" and "line" in other.body
     ]
-    if event.index != lines[0].index:
+    if event.index != lines[-1].index:
         return
     upid = session.bindings.upid("source")
     if upid is None:
         session.fail(event, "no task on the source was seen")
         return
-    until = session.now() + 120.0
+    until = session.now() + SOURCE_S
     while task(session, upid).get("status") != "stopped" and session.now() < until:
         time.sleep(0.2)
-    session.fail(event, *session.comparer.same_lines([other.body["line"] for other in lines], log(session, upid)))
+    recorded = stock.steady([other.body["line"] for other in lines], recorded=True)
+    session.fail(event, *session.comparer.same_lines(recorded, stock.steady(log(session, upid))))
+
+
+def tunnel_client_killed(session: Session, event: Event) -> None:
+    """Somebody kills the source's tunnel client while a mirror is at work."""
+    upid = session.bindings.upid("source")
+    until = session.now() + SOURCE_S
+    while session.now() < until:
+        if stock.kill_tunnel_client(session, log(session, upid or "")):
+            return
+        time.sleep(POLL_S)
+    session.fail(event, "no mirror was seen at work, or no tunnel client")
 
 
 def _tasklog(session: Session, event: Event) -> None:

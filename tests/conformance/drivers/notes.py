@@ -307,6 +307,11 @@ def _kill_target(session: Session, event: Event, match: "re.Match[str]") -> None
     session.world.kill_qemu("target", session.vmid())
 
 
+@_action(r"^tunnel client process on the source killed with SIGKILL")
+def _tunnel_client(session: Session, event: Event, match: "re.Match[str]") -> None:
+    follow.tunnel_client_killed(session, event)
+
+
 @_action(r"^decision to abort")
 def _nothing(session: Session, event: Event, match: "re.Match[str]") -> None:
     """Only says why the next command is sent."""
