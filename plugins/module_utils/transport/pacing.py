@@ -10,8 +10,9 @@ Sans-I/O; clock values come in.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import Iterable, Optional
+from typing import Deque, Iterable, Optional, Tuple
 
 __all__ = [
     "COUNTS_FROM",
@@ -27,7 +28,11 @@ MIB = 1024 * 1024
 COUNTS_FROM = 64 * MIB  # acknowledged bytes before a measured rate means anything
 UNMEASURED_RATE = 50 * MIB  # bytes/s without a measure and without a word of the user
 SATURATED = 512 * 1024  # bytes in flight from which the target, not the source, sets the pace
-SATURATED_FROM = 8 * MIB  # bytes acknowledged in that state before they stand for the whole
+ALWAYS = 0.9  # of a span in that state is as good as all of it
+MARK_SECONDS = 0.1  # between two possible beginnings of a span
+SPAN_SECONDS = 2.0  # what buffers swallow at once is little beside what a target takes in so long
+FIRST_SECONDS = 1.0  # a shorter beginning counts as that long
+TELLING_FROM = 8 * MIB  # bytes of a stream that show a rate: a disk of a megabyte is all latency
 SHARE = 0.9  # of the acknowledged rate: a queue that never drains would only grow
 BURST_SECONDS = 0.02  # what may be caught up after a late wake-up; poll() counts in milliseconds
 MIN_BURST = 128 * 1024  # bytes; one frame
@@ -81,15 +86,16 @@ class Measure:
 
     acknowledged: int = 0  # bytes
     busy_s: float = 0.0  # seconds in which written bytes were waiting for an answer
-    rate: int = 0  # bytes/s, over the time in which the target was kept busy
+    rate: int = 0  # bytes/s, of the best span (:class:`Meter`)
 
 
 class Meter:
-    """Measures the rate at which written bytes are acknowledged while the target is kept busy.
+    """Measures the rate at which written bytes are acknowledged, from one stream's totals.
 
-    A mirror that follows a quiet guest sends little and proves nothing about the target's speed, and a source
-    that reads slowly proves too little. So only the time counts in which at least half a mebibyte was waiting
-    for an answer; without any such time it is the time in which anything was.
+    Only a span of wall clock tells: on a busy node the source stops and starts, what the target's buffers swallow
+    after each stop comes back at once, and the time in which something was in flight alone shows several times
+    the target's speed. Any span shows at most that speed, so the best one counts; one in which the target always
+    had work is its speed, be it lower than before. A quiet guest's trickle changes nothing.
     """
 
     def __init__(self, now: float) -> None:
@@ -97,26 +103,48 @@ class Meter:
         self._acknowledged = 0
         self._in_flight = 0
         self._busy = 0.0
-        self._saturated_busy = 0.0
-        self._saturated_bytes = 0
+        self._saturated = 0.0
+        self._rate = 0.0
+        self._marks: Deque[Tuple[float, int, float]] = deque()  # time, acknowledged, saturated seconds
 
     def update(self, acknowledged: int, in_flight: int, now: float) -> None:
         """The totals as they stand at ``now``."""
         if self._in_flight > 0:
             self._busy += now - self._at
-        if self._in_flight >= SATURATED:
-            self._saturated_busy += now - self._at
-            self._saturated_bytes += acknowledged - self._acknowledged
+            if self._in_flight >= SATURATED:
+                self._saturated += now - self._at
         self._at, self._acknowledged, self._in_flight = now, acknowledged, in_flight
+        if not self._marks:
+            if in_flight > 0:
+                self._mark()
+            return
+        due = now - self._marks[-1][0] >= MARK_SECONDS
+        if due or not in_flight:
+            self._rate = self._look()
+        if due:
+            self._mark()
+
+    def _mark(self) -> None:
+        marks = self._marks
+        marks.append((self._at, self._acknowledged, self._saturated))
+        while len(marks) > 1 and self._at - marks[1][0] >= SPAN_SECONDS:
+            marks.popleft()
+
+    def _look(self) -> float:
+        """The rate with the span that ends now."""
+        if not self._marks:
+            return 0.0
+        since, acknowledged, saturated = self._marks[0]
+        span = self._at - since
+        rate = (self._acknowledged - acknowledged) / max(span, FIRST_SECONDS)
+        if span >= SPAN_SECONDS and self._saturated - saturated >= ALWAYS * span:
+            return rate
+        return max(rate, self._rate)
 
     @property
     def measure(self) -> Measure:
         """What is known so far."""
-        if self._saturated_bytes >= SATURATED_FROM and self._saturated_busy > 0:
-            rate = self._saturated_bytes / self._saturated_busy
-        else:
-            rate = self._acknowledged / self._busy if self._busy > 0 else 0.0
-        return Measure(self._acknowledged, self._busy, int(rate))
+        return Measure(self._acknowledged, self._busy, int(self._look()))
 
 
 def combine(measures: Iterable[Measure]) -> Measure:
@@ -125,7 +153,7 @@ def combine(measures: Iterable[Measure]) -> Measure:
     The rate comes from those that carried enough to show one: a disk of a megabyte is all latency.
     """
     known = [measure for measure in measures if measure.rate > 0]
-    telling = [measure for measure in known if measure.acknowledged >= SATURATED_FROM] or known
+    telling = [measure for measure in known if measure.acknowledged >= TELLING_FROM] or known
     seconds = sum(measure.acknowledged / measure.rate for measure in telling)
     rate = int(sum(measure.acknowledged for measure in telling) / seconds) if seconds > 0 else 0
     total = sum(measure.acknowledged for measure in known)

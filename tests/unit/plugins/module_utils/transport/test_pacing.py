@@ -104,8 +104,9 @@ def mirror(drain: Drain, size: int, buffer: int, meter: Meter, now: float, write
 @pytest.mark.parametrize("rate", [20_000_000, 100_000_000, 400_000_000])
 def test_meter_tells_how_fast_the_target_drains(rate):
     meter = Meter(0.0)
-    mirror(Drain(rate), 256 * MIB, 4 * MIB, meter, 0.0)
-    assert meter.measure.acknowledged == 256 * MIB
+    size = 3 * rate // MIB * MIB
+    mirror(Drain(rate), size, 4 * MIB, meter, 0.0)
+    assert meter.measure.acknowledged == size
     assert meter.measure.rate == pytest.approx(rate, rel=0.05)
 
 
@@ -125,6 +126,52 @@ def test_queue_of_the_target_stays_below_16_mib(rate, disk):
         drain.run(0.001)
         now += 0.001
     assert drain.peak <= 16 * MIB
+
+
+class Buffered(Drain):
+    """A target that catches up what it could have taken in the last 50 ms."""
+
+    credit = 0.0
+
+    def run(self, seconds: float) -> None:
+        able = self.rate * seconds + self.credit
+        taken = min(self.queue, able)
+        self.queue -= taken
+        self.credit = min(able - taken, self.rate * 0.05)
+
+
+@pytest.mark.parametrize("rate", [20_000_000, 100_000_000, 400_000_000])
+@pytest.mark.parametrize("stopped", [0.02, 0.1], ids=["20-ms", "100-ms"])
+def test_source_that_stops_and_starts_does_not_make_the_target_look_fast(rate, stopped):
+    """A busy node: the source runs for a moment, then waits for the processor while nothing is in flight."""
+    drain, meter, now = Buffered(rate), Meter(0.0), 0.0
+    size = acknowledged = 0
+    while size < 96 * MIB:
+        size += 4 * MIB
+        drain.add(4 * MIB)
+        while acknowledged < size:
+            meter.update(acknowledged, size - acknowledged, now)
+            drain.run(0.001)
+            now += 0.001
+            acknowledged = size - int(drain.queue)
+        meter.update(acknowledged, 0, now)
+        drain.run(stopped)
+        now += stopped
+    assert 0 < stream_rate(None, None, meter.measure) <= rate
+
+
+def test_target_that_became_slower_is_told_as_it_is():
+    meter, drain = Meter(0.0), Drain(200_000_000)
+    now = mirror(drain, 600 * MIB, 4 * MIB, meter, 0.0)
+    fast = meter.measure
+    drain.rate = 50_000_000
+    at = 0
+    while at < 160 * MIB:
+        at += MIB // 20
+        now += (MIB // 20) / drain.rate
+        meter.update(fast.acknowledged + at, 4 * MIB, now)
+    assert fast.rate == pytest.approx(200_000_000, rel=0.05)
+    assert meter.measure.rate == pytest.approx(50_000_000, rel=0.05)
 
 
 def test_quiet_guest_does_not_spoil_the_measure():
