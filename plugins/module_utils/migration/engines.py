@@ -482,6 +482,13 @@ def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> 
             object=f"VM {vmid}",
             remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
         ) from error
+    if facts is not None and facts.uuid and _uuid_of(target, vmid) != facts.uuid:
+        raise VmAmbiguous(
+            f"VM {vmid} at the target has another uuid than the VM that was moved there",
+            side=Side.TARGET,
+            object=f"VM {vmid}",
+            remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
+        )
     source_runs = SourceNode(spec.vmid).qemu_alive()
     moved = facts is not None and facts.phase is Phase.COMPLETED
     if status.status == "running" and source_runs and (moved or status.qmpstatus not in _LOADING):

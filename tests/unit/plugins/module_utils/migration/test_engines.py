@@ -98,7 +98,7 @@ COMPLETED = [
 def test_second_run_of_a_completed_move_changes_nothing(source, target):
     journal_of(*COMPLETED)
     source.qemu.alive = False
-    target.vms[200] = RUNNING
+    target.add(200, RUNNING)
     result = engines.WorkerEngine().advance(spec_of(), "s", "completed")
     assert (result["changed"], result["finished"], result["phase"]) == (False, True, "completed")
     assert result["target"]["vmid"] == 200
@@ -107,15 +107,23 @@ def test_second_run_of_a_completed_move_changes_nothing(source, target):
 def test_completed_move_whose_target_does_not_run_is_told(source, target):
     journal_of(*COMPLETED)
     source.qemu.alive = False
-    target.vms[200] = STOPPED
+    target.add(200, STOPPED)
     with pytest.raises(TargetNotRunning):
         engines.WorkerEngine().advance(spec_of(), "s", "completed")
 
 
 def test_two_running_copies_are_told_and_nothing_is_done(source, target):
     journal_of(*COMPLETED)
-    target.vms[200] = RUNNING
+    target.add(200, RUNNING)
     with pytest.raises(Split):
+        engines.WorkerEngine().advance(spec_of(), "s", "completed")
+
+
+def test_number_that_was_given_to_another_vm_is_not_the_vm(source, target):
+    journal_of(*COMPLETED)
+    source.qemu.alive = False
+    target.add(200, RUNNING, uuid=UUID.replace("7", "8"))
+    with pytest.raises(VmAmbiguous):
         engines.WorkerEngine().advance(spec_of(), "s", "completed")
 
 
