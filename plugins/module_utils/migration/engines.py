@@ -45,7 +45,6 @@ from .states import Phase
 
 __all__ = ["WorkerEngine", "worker_engine"]
 
-_RESTART_GAP = 3.0  # seconds in which a worker that died is started again by its keeper
 _START_TIMEOUT = 40.0  # seconds for `worker.pyz start`
 _RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
 _AVAILABLE = {policy.NAMES[0]: None}
@@ -225,8 +224,12 @@ class WorkerEngine:
     def _ask(self, migration_id: str, op: str, wait: float, **parameters: Any) -> Dict[str, Any]:
         """One look: by the worker when it lives, else by the journal."""
         _await_restart(migration_id)
-        result = self._ask_worker(migration_id, op, wait, parameters)
-        if result is None:
+        try:
+            with Client(places.control_socket(migration_id)) as client:
+                result = client.call(op, 0.0, **parameters)
+                if wait > 0 and not result["finished"]:
+                    result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
+        except WorkerUnreachable:
             facts = places.read_facts(migration_id)
             result = report(facts)
             if not facts.final:
@@ -235,23 +238,6 @@ class WorkerEngine:
         if not result["finished"] and parameters.get("lease"):
             result["lease"] = parameters["lease"]
         return result
-
-    def _ask_worker(
-        self, migration_id: str, op: str, wait: float, parameters: Mapping[str, Any]
-    ) -> Optional[Dict[str, Any]]:
-        """The worker's answer; None when none lives. One that died is being started again meanwhile."""
-        end = time.monotonic() + _RESTART_GAP
-        while True:
-            try:
-                with Client(places.control_socket(migration_id)) as client:
-                    result = client.call(op, 0.0, **parameters)
-                    if wait > 0 and not result["finished"]:
-                        result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
-                    return result
-            except WorkerUnreachable:
-                if places.read_facts(migration_id).final or time.monotonic() > end:
-                    return None
-                time.sleep(0.2)
 
     # A migration that is not there yet, or has ended
 
