@@ -22,18 +22,47 @@ def _openssl(arguments: list[str]) -> None:
 
 def make_ca(cluster: str, certificate: Path, key: Path) -> None:
     """A cluster's CA."""
-    _openssl(["req", "-x509", *KEY, "-keyout", str(key), "-out", str(certificate),
-              "-subj", "/CN=Proxmox Virtual Environment/OU=%s/O=PVE Cluster Manager CA" % cluster])
+    _openssl(
+        [
+            "req",
+            "-x509",
+            *KEY,
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+            "-subj",
+            "/CN=Proxmox Virtual Environment/OU=%s/O=PVE Cluster Manager CA" % cluster,
+        ]
+    )
 
 
-def make_node_certificate(node: str, addresses: list[str], ca: tuple[Path, Path], certificate: Path,
-                          key: Path) -> None:
+def make_node_certificate(node: str, addresses: list[str], ca: tuple[Path, Path], certificate: Path, key: Path) -> None:
     """A node's server certificate, signed by the CA (certificate, key); for its name and addresses."""
     names = ["DNS:" + node, "DNS:localhost", *("IP:" + address for address in addresses)]
-    _openssl(["req", "-x509", "-CA", str(ca[0]), "-CAkey", str(ca[1]), *KEY, "-keyout", str(key),
-              "-out", str(certificate), "-subj", "/OU=PVE Cluster Node/O=Proxmox Virtual Environment/CN=" + node,
-              "-addext", "subjectAltName=" + ",".join(names), "-addext", "basicConstraints=critical,CA:FALSE",
-              "-addext", "extendedKeyUsage=serverAuth"])
+    _openssl(
+        [
+            "req",
+            "-x509",
+            "-CA",
+            str(ca[0]),
+            "-CAkey",
+            str(ca[1]),
+            *KEY,
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+            "-subj",
+            "/OU=PVE Cluster Node/O=Proxmox Virtual Environment/CN=" + node,
+            "-addext",
+            "subjectAltName=" + ",".join(names),
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-addext",
+            "extendedKeyUsage=serverAuth",
+        ]
+    )
 
 
 def fingerprint(certificate: Path) -> str:

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab from a shell: cli.py up | down | status | guest | run.
 
-    cli.py up [--cluster alpha=1 --cluster beta=1] [--instance N] [--target-root] [--personality hardened]
-    cli.py status
-    cli.py guest alpha1 100 web01 [--disk fast:64:raw ...] [--no-start]   a VM that boots the lab's guest
-    cli.py run alpha1 -- qm list                                          a command inside a host
-    cli.py down [--instance N] [--force]                                  all labs of this checkout, or one
+cli.py up [--cluster alpha=1 --cluster beta=1] [--instance N] [--target-root] [--personality hardened]
+cli.py status
+cli.py guest alpha1 100 web01 [--disk fast:64:raw ...] [--no-start]   a VM that boots the lab's guest
+cli.py run alpha1 -- qm list                                          a command inside a host
+cli.py down [--instance N] [--force]                                  all labs of this checkout, or one
 """
 
 from __future__ import annotations
@@ -67,14 +67,22 @@ def clusters(words: list[str]) -> dict[str, int] | None:
 
 
 def do_up(given: argparse.Namespace) -> None:
-    lab = Lab.up(clusters(given.cluster), given.instance, api=not given.no_api, target_root=given.target_root,
-                 slow_mib=given.slow_mib, guest={} if given.no_guest else None,
-                 personality={"personality": given.personality} if given.personality else None)
+    lab = Lab.up(
+        clusters(given.cluster),
+        given.instance,
+        api=not given.no_api,
+        target_root=given.target_root,
+        slow_mib=given.slow_mib,
+        guest={} if given.no_guest else None,
+        personality={"personality": given.personality} if given.personality else None,
+    )
     facts = json.loads((lab.directory / "lab.json").read_text(encoding="utf-8"))
     print("lab %d is up in %.1f s: %s" % (lab.instance, facts["up_seconds"], lab.directory))
     for host in lab.hosts.values():
-        print("  %-14s ssh -F %s/ssh_config %s   https://%s:8006" % (host.inventory_host, lab.directory, host.name,
-                                                                   host.api_host))
+        print(
+            "  %-14s ssh -F %s/ssh_config %s   https://%s:8006"
+            % (host.inventory_host, lab.directory, host.name, host.api_host)
+        )
 
 
 def do_down(given: argparse.Namespace) -> None:
@@ -95,8 +103,10 @@ def do_status(_: argparse.Namespace) -> None:
             continue
         for host in lab.hosts.values():
             vms = ", ".join("%d" % vmid for vmid in sorted(host.qemu_pids())) if host.pid else "down"
-            print("lab %d  %-10s %-16s pid %-8d running VMs: %s" % (number, host.name, host.api_host, host.pid,
-                                                                  vms or "none"))
+            print(
+                "lab %d  %-10s %-16s pid %-8d running VMs: %s"
+                % (number, host.name, host.api_host, host.pid, vms or "none")
+            )
 
 
 def do_guest(given: argparse.Namespace) -> None:

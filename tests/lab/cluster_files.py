@@ -12,8 +12,17 @@ from pathlib import Path
 from .certificates import fingerprint, make_ca, make_node_certificate
 from .network import HostAddresses
 
-__all__ = ["MIGRATION_TOKEN", "ROOT_TOKEN", "SMALL_STORAGE", "STORAGES", "THIN_STORAGE", "WEAK_TOKEN", "make_cluster",
-           "make_node_view", "user_cfg"]
+__all__ = [
+    "MIGRATION_TOKEN",
+    "ROOT_TOKEN",
+    "SMALL_STORAGE",
+    "STORAGES",
+    "THIN_STORAGE",
+    "WEAK_TOKEN",
+    "make_cluster",
+    "make_node_view",
+    "user_cfg",
+]
 
 MIGRATION_TOKEN = "mig@pve!migrate"
 ROOT_TOKEN = "root@pam!full"
@@ -55,28 +64,36 @@ lvmthin: thin
 """
 
 # pve-cli 7: what a target token needs for one VM, here for all VMIDs; cloud-init and CD-ROM drives need the last two.
-TARGET_VM = ("VM.Allocate,VM.Audit,VM.Config.CDROM,VM.Config.CPU,VM.Config.Cloudinit,VM.Config.Disk,VM.Config.HWType,"
-             "VM.Config.Memory,VM.Config.Network,VM.Config.Options")
+TARGET_VM = (
+    "VM.Allocate,VM.Audit,VM.Config.CDROM,VM.Config.CPU,VM.Config.Cloudinit,VM.Config.Disk,VM.Config.HWType,"
+    "VM.Config.Memory,VM.Config.Network,VM.Config.Options"
+)
 
 
 def user_cfg() -> str:
     """Users, tokens, roles and ACLs. A privilege-separated token has what both it and its user have."""
-    lines = ["user:root@pam:1:0:::root@lab.invalid:::",
-             "user:mig@pve:1:0::::::",
-             "user:weak@pve:1:0::::::",
-             "token:%s:0:0::" % ROOT_TOKEN,
-             "token:%s:0:1::" % MIGRATION_TOKEN,
-             "token:%s:0:1::" % WEAK_TOKEN,
-             "",
-             "",
-             "",
-             "role:CrossclusterIncoming:Sys.Incoming:",
-             "role:CrossclusterNetwork:SDN.Use:",
-             "role:CrossclusterStorage:Datastore.AllocateSpace:",
-             "role:CrossclusterVM:%s:" % TARGET_VM,
-             ""]
-    grants = [(0, "/", "CrossclusterIncoming"), (1, "/sdn/zones/localnetwork", "CrossclusterNetwork"),
-              (1, "/storage", "CrossclusterStorage"), (1, "/vms", "CrossclusterVM")]
+    lines = [
+        "user:root@pam:1:0:::root@lab.invalid:::",
+        "user:mig@pve:1:0::::::",
+        "user:weak@pve:1:0::::::",
+        "token:%s:0:0::" % ROOT_TOKEN,
+        "token:%s:0:1::" % MIGRATION_TOKEN,
+        "token:%s:0:1::" % WEAK_TOKEN,
+        "",
+        "",
+        "",
+        "role:CrossclusterIncoming:Sys.Incoming:",
+        "role:CrossclusterNetwork:SDN.Use:",
+        "role:CrossclusterStorage:Datastore.AllocateSpace:",
+        "role:CrossclusterVM:%s:" % TARGET_VM,
+        "",
+    ]
+    grants = [
+        (0, "/", "CrossclusterIncoming"),
+        (1, "/sdn/zones/localnetwork", "CrossclusterNetwork"),
+        (1, "/storage", "CrossclusterStorage"),
+        (1, "/vms", "CrossclusterVM"),
+    ]
     lines += ["acl:%d:%s:mig@pve,%s:%s:" % (propagate, path, MIGRATION_TOKEN, role) for propagate, path, role in grants]
     return "\n".join(lines) + "\n"
 
@@ -101,11 +118,15 @@ def make_cluster(name: str, hosts: list[HostAddresses], directory: Path) -> tupl
         own = pve / "nodes" / host.node
         for sub in ("qemu-server", "lxc", "priv"):
             (own / sub).mkdir(parents=True)
-        make_node_certificate(host.node, [str(host.api4.ip), str(host.api6.ip)], ca, own / "pve-ssl.pem",
-                              own / "pve-ssl.key")
+        make_node_certificate(
+            host.node, [str(host.api4.ip), str(host.api6.ip)], ca, own / "pve-ssl.pem", own / "pve-ssl.key"
+        )
         prints[host.name] = fingerprint(own / "pve-ssl.pem")
-    for link, target in (("local", hosts[0].node), ("qemu-server", hosts[0].node + "/qemu-server"),
-                         ("lxc", hosts[0].node + "/lxc")):
+    for link, target in (
+        ("local", hosts[0].node),
+        ("qemu-server", hosts[0].node + "/qemu-server"),
+        ("lxc", hosts[0].node + "/lxc"),
+    ):
         os.symlink("nodes/" + target, pve / link)
     (pve / ".members").touch()
     return secrets, prints
@@ -114,13 +135,17 @@ def make_cluster(name: str, hosts: list[HostAddresses], directory: Path) -> tupl
 def make_node_view(name: str, host: HostAddresses, hosts: list[HostAddresses], directory: Path) -> None:
     """Write what only this node shows in /etc/pve: its links and the member list; mounted over the shared ones."""
     directory.mkdir(parents=True, exist_ok=True)
-    for link, target in (("local", host.node), ("qemu-server", host.node + "/qemu-server"),
-                         ("lxc", host.node + "/lxc")):
+    for link, target in (
+        ("local", host.node),
+        ("qemu-server", host.node + "/qemu-server"),
+        ("lxc", host.node + "/lxc"),
+    ):
         if not (directory / link).is_symlink():
             os.symlink("nodes/" + target, directory / link)
     members: dict = {"nodename": host.node, "version": len(hosts) + 1}
     if len(hosts) > 1:
         members["cluster"] = {"name": name, "version": len(hosts), "nodes": len(hosts), "quorate": 1}
-    members["nodelist"] = {each.node: {"id": number, "online": 1, "ip": str(each.api4.ip)}
-                           for number, each in enumerate(hosts, 1)}
+    members["nodelist"] = {
+        each.node: {"id": number, "online": 1, "ip": str(each.api4.ip)} for number, each in enumerate(hosts, 1)
+    }
     (directory / "members").write_text(json.dumps(members, indent=1) + "\n", encoding="ascii")

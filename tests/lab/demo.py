@@ -85,8 +85,10 @@ class Demo:
         STATE.mkdir(parents=True)
         lab = Lab.up({"alpha": 1, "beta": 1}, state=LABS)
         source, target = lab.host("alpha1"), lab.host("beta1")
-        self.say("clusters alpha (%s) and beta (%s) are up: separate networks, storage and users" % (
-            source.api_host, target.api_host))
+        self.say(
+            "clusters alpha (%s) and beta (%s) are up: separate networks, storage and users"
+            % (source.api_host, target.api_host)
+        )
         with Guest([(source, VMID), (target, 0)]) as guest:
             self._boot(source, guest)
             self.report.setup_s = round(time.time() - self.started, 1)
@@ -97,14 +99,18 @@ class Demo:
                 self._again(lab)
                 self._still_running(guest, target)
         self.report.total_s = round(time.time() - self.started, 1)
-        print("\nThe lab stays up. Look around:  ssh -F %s/ssh_config beta1 qm list\n"
-              "Remove it:                      make demo-down\n" % lab.directory)
+        print(
+            "\nThe lab stays up. Look around:  ssh -F %s/ssh_config beta1 qm list\n"
+            "Remove it:                      make demo-down\n" % lab.directory
+        )
         return self.report
 
     def _boot(self, source: Host, guest: Guest) -> None:
         create_vm(source, VMID, NAME, disks=DISKS, memory=192, guest_words="rate=2 set=16")
-        self.say("VM %d (%s) started on alpha: %s" % (VMID, NAME, ", ".join(
-            "%s %d MiB %s" % (disk.key, disk.size_mib, disk.format) for disk in DISKS)))
+        self.say(
+            "VM %d (%s) started on alpha: %s"
+            % (VMID, NAME, ", ".join("%s %d MiB %s" % (disk.key, disk.size_mib, disk.format) for disk in DISKS))
+        )
         guest.wait_heartbeats(5)
         guest.wait_acknowledged(25)
         self.say("the guest counts heartbeats and writes checksummed, fsynced records to both disks")
@@ -135,29 +141,45 @@ class Demo:
         self.report.heartbeat_gap_ms = round(switch.gap_ms)
         self.report.worst_gap_before_ms = round(switch.worst_before_ms)
         self.say("")
-        self.say("the guest goes on counting on beta: %d on alpha, then %d on beta, %.0f ms apart "
-                 "(worst gap without a move: %.0f ms)" % (switch.last_seq, switch.first_seq, switch.gap_ms,
-                                                        switch.worst_before_ms))
+        self.say(
+            "the guest goes on counting on beta: %d on alpha, then %d on beta, %.0f ms apart "
+            "(worst gap without a move: %.0f ms)"
+            % (switch.last_seq, switch.first_seq, switch.gap_ms, switch.worst_before_ms)
+        )
         for violation in guest.violations():
             self.expect(False, violation)
         vmid = int(play.results("migration")[-1].get("target", {}).get("vmid", VMID))
         acknowledged = guest.acknowledged()
         found = guest.check_records(image_paths(target, vmid).values())
         self.report.records_checked, self.report.records_bad = found.checked, len(found.bad)
-        self.say("acknowledged writes: %s; checked on beta's disks: %d records, %d bad" % (
-            ", ".join("disk %d up to %d" % pair for pair in sorted(acknowledged.items())), found.checked,
-            len(found.bad)))
+        self.say(
+            "acknowledged writes: %s; checked on beta's disks: %d records, %d bad"
+            % (
+                ", ".join("disk %d up to %d" % pair for pair in sorted(acknowledged.items())),
+                found.checked,
+                len(found.bad),
+            )
+        )
         self.expect(found.checked and len(acknowledged) == len(DISKS), "not every disk was written to")
         for text in found.bad[:5]:
             self.expect(False, text)
 
     def _show_source(self, source: Host, target: Host) -> None:
         config = read_config(source, VMID)
-        state, kept = qmp_status(source, VMID), [path.name for path in image_paths(source, VMID).values()
-                                                 if path.exists()]
-        self.say("on alpha VM %d is %s, locked (%s) and kept: %s, onboot %s" % (
-            VMID, "stopped" if state == "absent" else state, config.get("lock"), ", ".join(kept),
-            config.get("onboot", "-")))
+        state, kept = (
+            qmp_status(source, VMID),
+            [path.name for path in image_paths(source, VMID).values() if path.exists()],
+        )
+        self.say(
+            "on alpha VM %d is %s, locked (%s) and kept: %s, onboot %s"
+            % (
+                VMID,
+                "stopped" if state == "absent" else state,
+                config.get("lock"),
+                ", ".join(kept),
+                config.get("onboot", "-"),
+            )
+        )
         self.expect(state == "absent", "QEMU still runs on the source: " + state)
         self.expect(config.get("lock") == "migrate", "the source is not locked")
         self.expect(len(kept) == len(DISKS), "the source's disks are not kept")
@@ -165,8 +187,10 @@ class Demo:
         self.say("on beta runs VM %s" % ", ".join(map(str, running)))
         self.expect(len(running) == 1, "beta runs %d QEMUs" % len(running))
         report = self.report
-        self.say("transport %s, %.1f MiB, %s s, downtime %s ms (QEMU's own figure)" % (
-            report.transport, report.bytes / (1 << 20), report.duration_s, report.downtime_ms))
+        self.say(
+            "transport %s, %.1f MiB, %s s, downtime %s ms (QEMU's own figure)"
+            % (report.transport, report.bytes / (1 << 20), report.duration_s, report.downtime_ms)
+        )
 
     def _again(self, lab: Lab) -> None:
         self.say("the same play again:")

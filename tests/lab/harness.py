@@ -135,8 +135,17 @@ class Transcript:
         found = []
         for before, after in zip(self.heartbeats, self.heartbeats[1:]):
             if before.host != after.host:
-                found.append(Switch(before.host, after.host, (after.at - before.at) * 1000, before.seq, after.seq,
-                                    self.worst_gap_ms(until=before.at), after.at))
+                found.append(
+                    Switch(
+                        before.host,
+                        after.host,
+                        (after.at - before.at) * 1000,
+                        before.seq,
+                        after.seq,
+                        self.worst_gap_ms(until=before.at),
+                        after.at,
+                    )
+                )
         return found
 
     def violations(self) -> list[str]:
@@ -239,8 +248,10 @@ class Guest:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     last = [text for _, _, text in self.transcript.lines[-5:]]
-                    raise GuestTimeout("no %s in %.0f s; heartbeats: %d, last lines: %r" % (
-                        what, timeout, len(self.transcript.heartbeats), last))
+                    raise GuestTimeout(
+                        "no %s in %.0f s; heartbeats: %d, last lines: %r"
+                        % (what, timeout, len(self.transcript.heartbeats), last)
+                    )
                 self._changed.wait(min(left, 0.5))
             return found
 
@@ -257,6 +268,7 @@ class Guest:
 
     def wait_line(self, pattern: str, timeout: float = 60.0, since: int = 0) -> str:
         """Wait for a line other than heartbeats and acknowledgements; since = index into transcript.lines."""
+
         def matching() -> str:
             return next((text for _, _, text in self.transcript.lines[since:] if re.search(pattern, text)), "")
 

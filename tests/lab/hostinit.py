@@ -34,8 +34,11 @@ SERVICE_PAUSE = 1.0  # seconds before a service that ended is started again
 MACHINERY = "/opt/lab"
 PYTHON = "/opt/lab-venv/bin/python"
 COMMANDS = ("qm", "pvesm", "pvesh", "ha-manager")
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-               "LANG": "C.UTF-8"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -98,8 +101,10 @@ def check(result: int, what: str) -> int:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """mount(2)."""
-    check(LIBC.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()),
-          "%s on %s" % (source, target))
+    check(
+        LIBC.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()),
+        "%s on %s" % (source, target),
+    )
 
 
 def tmpfs(target: str, mode: str = "0755", options: str = "") -> None:
@@ -175,8 +180,12 @@ def fill_dev(root: str) -> None:
     mount("devpts", dev + "/pts", "devpts", MS_NOSUID, "newinstance,ptmxmode=0666,mode=620")
     os.symlink("pts/ptmx", dev + "/ptmx")
     tmpfs(dev + "/shm", "1777")
-    for name, target in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
-                         ("stderr", "/proc/self/fd/2")):
+    for name, target in (
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ):
         os.symlink(target, "%s/%s" % (dev, name))
 
 
@@ -269,9 +278,19 @@ def write_files(settings: dict) -> None:
     """The host's own files: names, sshd, the places Proxmox keeps its state in, and its commands."""
     write("/etc/hostname", settings["name"] + "\n")
     write("/etc/hosts", settings["hosts_file"])
-    for path in ("/run/sshd", "/run/lock", "/run/lock/qemu-server", "/run/lock/pve-manager", "/run/qemu-server",
-                 "/run/pve", "/run/lab-faults", "/var/log/pve/tasks", "/var/log/lab", "/var/lib/vz/images",
-                 "/var/lib/pve-manager"):
+    for path in (
+        "/run/sshd",
+        "/run/lock",
+        "/run/lock/qemu-server",
+        "/run/lock/pve-manager",
+        "/run/qemu-server",
+        "/run/pve",
+        "/run/lab-faults",
+        "/var/log/pve/tasks",
+        "/var/log/lab",
+        "/var/lib/vz/images",
+        "/var/lib/pve-manager",
+    ):
         os.makedirs(path, exist_ok=True)
     write("/etc/network/interfaces", settings["interfaces"])
     if settings["personality"]:
@@ -284,10 +303,18 @@ def write_files(settings: dict) -> None:
     unlock_root()
     python = PYTHON if settings["venv"] else "/usr/bin/python3"
     for name in COMMANDS:
-        write("/usr/sbin/" + name, WRAPPER.format(python=python, machinery=MACHINERY, name=name,
-                                                  module="lab.commands." + name.replace("-", "_")), 0o755)
-    write("/usr/lib/lab-api", WRAPPER.format(python=python, machinery=MACHINERY, name="lab-api",
-                                             module="lab.api.server"), 0o755)
+        write(
+            "/usr/sbin/" + name,
+            WRAPPER.format(
+                python=python, machinery=MACHINERY, name=name, module="lab.commands." + name.replace("-", "_")
+            ),
+            0o755,
+        )
+    write(
+        "/usr/lib/lab-api",
+        WRAPPER.format(python=python, machinery=MACHINERY, name="lab-api", module="lab.api.server"),
+        0o755,
+    )
     write("/run/lab-guest.json", json.dumps(settings["guest_boot"]) + "\n")
     write("/run/lab-host.json", json.dumps(settings["host_facts"]) + "\n")
 
@@ -311,9 +338,11 @@ def services(settings: dict) -> dict:
 
 def start(name: str, argv: list) -> int:
     """Start one service in its own session, its output in /var/log/lab."""
-    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-               (os.POSIX_SPAWN_OPEN, 1, "/var/log/lab/%s.log" % name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-               (os.POSIX_SPAWN_DUP2, 1, 2)]
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/var/log/lab/%s.log" % name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
     return os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions, setsid=True)
 
 
@@ -351,8 +380,9 @@ def hand_over(settings: dict) -> None:
     write("/etc/systemd/system/lab.target", TARGET_UNIT.format(wants=wants + " dbus.socket systemd-logind.service"))
     write("/etc/machine-id", settings["machine_id"] + "\n", 0o444)
     mount("none", "/", "", MS_REC | MS_SHARED)
-    os.execve(SYSTEMD, [SYSTEMD, "--system", "--unit=lab.target", "--show-status=no"],
-              dict(ENVIRONMENT, container="lab"))
+    os.execve(
+        SYSTEMD, [SYSTEMD, "--system", "--unit=lab.target", "--show-status=no"], dict(ENVIRONMENT, container="lab")
+    )
 
 
 def main() -> None:

@@ -23,8 +23,11 @@ __all__ = ["Host", "HostError", "namespace_pids", "remove_cgroups"]
 HOSTINIT = Path(__file__).with_name("hostinit.py")
 START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 10.0
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-               "LANG": "C.UTF-8"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 MONITOR = re.compile(rb"path=/run/qemu-server/(\d+)\.qmp")
 SHAPE_BURST = "256k"
 
@@ -45,12 +48,15 @@ def remove_cgroups(instance: Path) -> None:
     if not names:
         return
     # The unified hierarchy need not be mounted on the machine: look at it in a mount namespace that ends with this.
-    script = ("mount -t cgroup2 none /mnt && cd /mnt && for name; do "
-              "[ ! -d $name ] || find $name -depth -type d -exec rmdir {} +; done")
+    script = (
+        "mount -t cgroup2 none /mnt && cd /mnt && for name; do "
+        "[ ! -d $name ] || find $name -depth -type d -exec rmdir {} +; done"
+    )
     deadline = time.monotonic() + STOP_TIMEOUT
     while True:
-        done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *names], capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", *names], capture_output=True, text=True, check=False
+        )
         if not done.returncode:
             return
         if time.monotonic() > deadline:
@@ -115,13 +121,32 @@ class Host:
     def start(self) -> None:
         """Start PID 1 and wait until it has built the root. The init.json must be there."""
         reader, writer = os.pipe()
-        argv = [*in_namespace(self.namespace), "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
-                "--kill-child=SIGKILL", "/usr/bin/python3", "-I", str(HOSTINIT), str(self.state / "init.json"),
-                str(writer)]
+        argv = [
+            *in_namespace(self.namespace),
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child=SIGKILL",
+            "/usr/bin/python3",
+            "-I",
+            str(HOSTINIT),
+            str(self.state / "init.json"),
+            str(writer),
+        ]
         with open(self.state / "init.log", "ab") as log, contextlib.ExitStack() as closing:
             closing.callback(os.close, reader)
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       start_new_session=True, pass_fds=(writer,), cwd="/")
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(writer,),
+                cwd="/",
+            )
             os.close(writer)
             ready, _, _ = select.select([reader], [], [], START_TIMEOUT)
             if not ready or not os.read(reader, 16):
@@ -185,17 +210,41 @@ class Host:
 
     def argv(self, argv: list[str]) -> list[str]:
         """A command as run inside the host; it dies with the process that started it (lab.md 4)."""
-        return ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--net", "--pid",
-                "setpriv", "--pdeathsig", "KILL", "--", *argv]
+        return [
+            "nsenter",
+            "--target",
+            str(self.pid),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *argv,
+        ]
 
-    def run(self, argv: list[str], *, check: bool = True, timeout: float | None = 60.0,
-            text_input: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: list[str], *, check: bool = True, timeout: float | None = 60.0, text_input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command inside as root; its output is text. Raises HostError if it fails and check is set."""
-        done = subprocess.run(self.argv(argv), capture_output=True, text=True, errors="replace", timeout=timeout,
-                              cwd="/", check=False, env=ENVIRONMENT, input="" if text_input is None else text_input)
+        done = subprocess.run(
+            self.argv(argv),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            cwd="/",
+            check=False,
+            env=ENVIRONMENT,
+            input="" if text_input is None else text_input,
+        )
         if check and done.returncode:
-            raise HostError("%s: %s: exit %d\n%s%s" % (self.name, " ".join(argv), done.returncode, done.stdout,
-                                                       done.stderr))
+            raise HostError(
+                "%s: %s: exit %d\n%s%s" % (self.name, " ".join(argv), done.returncode, done.stdout, done.stderr)
+            )
         return done
 
     def popen(self, argv: list[str], **options: object) -> subprocess.Popen:
@@ -236,8 +285,17 @@ class Host:
 
     def restore(self, segment: Segment = Segment.API) -> None:
         """End link_down and blackhole."""
-        self._fabric(["ip", "link", "set", self.plan.port(segment, self.name), "master",
-                      self.plan.bridge(segment, self.cluster), "up"])
+        self._fabric(
+            [
+                "ip",
+                "link",
+                "set",
+                self.plan.port(segment, self.name),
+                "master",
+                self.plan.bridge(segment, self.cluster),
+                "up",
+            ]
+        )
 
     def mute(self, towards: Host) -> None:
         """Drop what this host sends to another one, on every segment; the other direction stays."""
@@ -245,8 +303,10 @@ class Host:
         for segment in (Segment.API, Segment.MIGRATION):
             port = self.plan.port(segment, self.name)
             for family, address in _addresses(towards.addresses, segment):
-                rules.append('chain %s-%s { type filter hook ingress device "%s" priority 0; %s daddr %s drop; }'
-                             % (segment.value, family, port, family, address))
+                rules.append(
+                    'chain %s-%s { type filter hook ingress device "%s" priority 0; %s daddr %s drop; }'
+                    % (segment.value, family, port, family, address)
+                )
         self._nft_fabric("\n".join([*rules, "}"]) + "\n")
 
     def unmute(self, towards: Host) -> None:
@@ -254,16 +314,25 @@ class Host:
         self._fabric(["nft", "delete", "table", "netdev", "mute-%s-%s" % (self.name, towards.name)], check=False)
 
     def _nft_fabric(self, rules: str) -> None:
-        done = subprocess.run([*in_namespace(self.plan.fabric), "nft", "-f", "-"], input=rules, text=True,
-                              capture_output=True, check=False)
+        done = subprocess.run(
+            [*in_namespace(self.plan.fabric), "nft", "-f", "-"],
+            input=rules,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             raise HostError("nft: %s" % done.stderr.strip())
 
     def refuse_port(self, port: int) -> None:
         """Answer connections to a port of this host with RST."""
-        self.run(["nft", "-f", "-"], text_input=(
-            "table inet lab-refuse-%d {\nchain input { type filter hook input priority -10;\n"
-            "tcp dport %d reject with tcp reset;\n}\n}\n" % (port, port)))
+        self.run(
+            ["nft", "-f", "-"],
+            text_input=(
+                "table inet lab-refuse-%d {\nchain input { type filter hook input priority -10;\n"
+                "tcp dport %d reject with tcp reset;\n}\n}\n" % (port, port)
+            ),
+        )
 
     def accept_port(self, port: int) -> None:
         """End refuse_port."""

@@ -34,12 +34,26 @@ def clusters_variable(lab: Lab, token: str, target_root: bool) -> dict:
         hosts = [host for host in lab.hosts.values() if host.cluster == name]
         start = VMID_POOL_START * number
         found[name] = {
-            "api_host": hosts[0].api_host, "api_port": 8006, "api_user": user, "api_token_id": token_id,
-            "api_token_secret": hosts[0].tokens[token], "validate_certs": True, "fingerprint": hosts[0].fingerprint,
-            "vmid_pool": "%d-%d" % (start, start + VMID_POOL_SIZE - 1), "target_root": target_root,
-            "nodes": {host.node: {
-                "inventory_host": host.inventory_host, "api_host": host.api_host, "fingerprint": host.fingerprint,
-                "migration_address": host.migration_address, "certificate_name": host.node} for host in hosts}}
+            "api_host": hosts[0].api_host,
+            "api_port": 8006,
+            "api_user": user,
+            "api_token_id": token_id,
+            "api_token_secret": hosts[0].tokens[token],
+            "validate_certs": True,
+            "fingerprint": hosts[0].fingerprint,
+            "vmid_pool": "%d-%d" % (start, start + VMID_POOL_SIZE - 1),
+            "target_root": target_root,
+            "nodes": {
+                host.node: {
+                    "inventory_host": host.inventory_host,
+                    "api_host": host.api_host,
+                    "fingerprint": host.fingerprint,
+                    "migration_address": host.migration_address,
+                    "certificate_name": host.node,
+                }
+                for host in hosts
+            },
+        }
     return found
 
 
@@ -47,17 +61,28 @@ def inventory(lab: Lab, token: str, target_root: bool) -> dict:
     """The whole inventory as a mapping."""
     children = {}
     for name in lab.plan.clusters:
-        children[name] = {"hosts": {host.inventory_host: {"ansible_host": host.api_host}
-                                    for host in lab.hosts.values() if host.cluster == name}}
-    return {"all": {
-        "vars": {
-            "ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
-            "ansible_ssh_private_key_file": str(lab.directory / "id_ed25519"),
-            "ansible_ssh_common_args": "-F %s" % _quoted(lab.directory / "ssh_config"),
-            "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s",
-            "ansible_control_path_dir": lab.plan.control_sockets,
-            "crosscluster_clusters": clusters_variable(lab, token, target_root)},
-        "children": {"lab_nodes": {"children": children}}}}
+        children[name] = {
+            "hosts": {
+                host.inventory_host: {"ansible_host": host.api_host}
+                for host in lab.hosts.values()
+                if host.cluster == name
+            }
+        }
+    return {
+        "all": {
+            "vars": {
+                "ansible_user": "root",
+                "ansible_python_interpreter": "/usr/bin/python3",
+                "ansible_pipelining": True,
+                "ansible_ssh_private_key_file": str(lab.directory / "id_ed25519"),
+                "ansible_ssh_common_args": "-F %s" % _quoted(lab.directory / "ssh_config"),
+                "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s",
+                "ansible_control_path_dir": lab.plan.control_sockets,
+                "crosscluster_clusters": clusters_variable(lab, token, target_root),
+            },
+            "children": {"lab_nodes": {"children": children}},
+        }
+    }
 
 
 def _quoted(path: Path) -> str:
@@ -68,11 +93,21 @@ def ssh_config(lab: Lab) -> str:
     """ssh -F file: node names and addresses, the instance's key and known hosts, strict checking."""
     lines = []
     for host in lab.hosts.values():
-        lines += ["Host %s %s" % (host.name, host.inventory_host), "  HostName %s" % host.api_host,
-                  "  HostKeyAlias %s" % host.api_host]
-    lines += ["Host *", "  User root", '  IdentityFile "%s"' % (lab.directory / "id_ed25519"), "  IdentitiesOnly yes",
-              '  UserKnownHostsFile "%s"' % (lab.directory / "known_hosts"), "  StrictHostKeyChecking yes",
-              "  PasswordAuthentication no", "  LogLevel ERROR"]
+        lines += [
+            "Host %s %s" % (host.name, host.inventory_host),
+            "  HostName %s" % host.api_host,
+            "  HostKeyAlias %s" % host.api_host,
+        ]
+    lines += [
+        "Host *",
+        "  User root",
+        '  IdentityFile "%s"' % (lab.directory / "id_ed25519"),
+        "  IdentitiesOnly yes",
+        '  UserKnownHostsFile "%s"' % (lab.directory / "known_hosts"),
+        "  StrictHostKeyChecking yes",
+        "  PasswordAuthentication no",
+        "  LogLevel ERROR",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -58,7 +58,7 @@ def check_region(region: bytes, acknowledged: dict[int, int], name: str = "image
     found = RecordCheck(disks={disk: 0})
     highest = acknowledged.get(disk, 0)
     for slot in range(slots):
-        record = region[SECTOR * (slot + 1):SECTOR * (slot + 2)]
+        record = region[SECTOR * (slot + 1) : SECTOR * (slot + 2)]
         _, owner, seq, _ = RECORD.unpack_from(record)
         whole = record[:4] == MAGIC and zlib.crc32(record[:-4]) == struct.unpack("<I", record[-4:])[0]
         if whole and owner == disk:
@@ -68,8 +68,10 @@ def check_region(region: bytes, acknowledged: dict[int, int], name: str = "image
             continue
         found.checked += 1
         if not whole or owner != disk or seq < expected or seq % slots != slot:
-            found.bad.append("%s: disk %d: slot %d must hold record %d, holds %s" % (
-                name, disk, slot, expected, "record %d of disk %d" % (seq, owner) if whole else "no whole record"))
+            found.bad.append(
+                "%s: disk %d: slot %d must hold record %d, holds %s"
+                % (name, disk, slot, expected, "record %d of disk %d" % (seq, owner) if whole else "no whole record")
+            )
     return found
 
 
@@ -82,9 +84,25 @@ def read_region(path: Path | str, kind: str = "") -> bytes:
         region = os.path.join(name, "region")
         for mib in (1, 2 + MOST_SLOTS * SECTOR // RING_START):
             # qemu-img dd cuts a count that is longer than the image
-            done = subprocess.run(["qemu-img", "dd", "-U", "-f", kind, "-O", "raw", "bs=%d" % RING_START, "skip=1",
-                                   "count=%d" % (mib + 1), "if=%s" % path, "of=" + region],
-                                  capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [
+                    "qemu-img",
+                    "dd",
+                    "-U",
+                    "-f",
+                    kind,
+                    "-O",
+                    "raw",
+                    "bs=%d" % RING_START,
+                    "skip=1",
+                    "count=%d" % (mib + 1),
+                    "if=%s" % path,
+                    "of=" + region,
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             if done.returncode:
                 raise OSError("qemu-img: %s" % done.stderr.strip())
             data = Path(region).read_bytes()

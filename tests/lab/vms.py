@@ -97,9 +97,23 @@ def image_paths(host: Host, vmid: int) -> dict[str, Path]:
     return found
 
 
-def create_vm(host: Host, vmid: int, name: str, *, disks: list[Disk] | None = None, memory: int = 128, cores: int = 1,
-              bridges: tuple[str, ...] = ("vmbr0",), machine: str = MACHINE, cpu: str = CPU, guest: bool = True,
-              start: bool = True, uuid: str = "", extra: dict[str, str] | None = None, guest_words: str = "") -> Vm:
+def create_vm(
+    host: Host,
+    vmid: int,
+    name: str,
+    *,
+    disks: list[Disk] | None = None,
+    memory: int = 128,
+    cores: int = 1,
+    bridges: tuple[str, ...] = ("vmbr0",),
+    machine: str = MACHINE,
+    cpu: str = CPU,
+    guest: bool = True,
+    start: bool = True,
+    uuid: str = "",
+    extra: dict[str, str] | None = None,
+    guest_words: str = "",
+) -> Vm:
     """Make a VM on a host and start it. guest: it boots the lab's guest (the tag makes qm start say so to QEMU).
 
     extra overrides or adds config lines; a value "" takes a line away. memory in MiB (96 is the guest's floor).
@@ -107,16 +121,32 @@ def create_vm(host: Host, vmid: int, name: str, *, disks: list[Disk] | None = No
     """
     vm = Vm(vmid, name, uuid or str(uuids.uuid4()), host, list(disks if disks is not None else [Disk()]))
     values = {
-        "agent": "1", "cores": str(cores), "cpu": cpu, "kvm": "0", "machine": machine, "memory": str(memory),
-        "meta": "creation-qemu=7.2.0,ctime=1750000000", "name": name, "numa": "0", "ostype": "l26",
-        "scsihw": "virtio-scsi-single", "serial0": "socket", "smbios1": "uuid=" + vm.uuid, "sockets": "1",
-        "vga": "none" if guest else "std", "vmgenid": str(uuids.uuid4())}
+        "agent": "1",
+        "cores": str(cores),
+        "cpu": cpu,
+        "kvm": "0",
+        "machine": machine,
+        "memory": str(memory),
+        "meta": "creation-qemu=7.2.0,ctime=1750000000",
+        "name": name,
+        "numa": "0",
+        "ostype": "l26",
+        "scsihw": "virtio-scsi-single",
+        "serial0": "socket",
+        "smbios1": "uuid=" + vm.uuid,
+        "sockets": "1",
+        "vga": "none" if guest else "std",
+        "vmgenid": str(uuids.uuid4()),
+    }
     if guest:
         values["tags"] = GUEST_TAG
     for disk in vm.disks:
         vm.volumes[disk.key] = _make_volume(host, vmid, disk)
-        values[disk.key] = "%s%s,size=%s" % (vm.volumes[disk.key], disk.options and "," + disk.options,
-                                             size_text(disk.size_mib))
+        values[disk.key] = "%s%s,size=%s" % (
+            vm.volumes[disk.key],
+            disk.options and "," + disk.options,
+            size_text(disk.size_mib),
+        )
     for number, bridge in enumerate(bridges):
         values["net%d" % number] = "virtio=%s,bridge=%s" % (_mac(vm.uuid, number), bridge)
     boot = [disk.key for disk in vm.disks[:1]] + ["net%d" % number for number in range(len(bridges[:1]))]
@@ -166,7 +196,9 @@ def _make_volume(host: Host, vmid: int, disk: Disk) -> str:
 
 def _make_device(host: Host, vmid: int, disk: Disk) -> str:
     """The same on the storage that is no directory; the node's own pvesm knows how its devices come about."""
-    said = host.run(["pvesm", "alloc", disk.storage, str(vmid), "", "%dM" % disk.size_mib, "--format", disk.format]).stdout
+    said = host.run(
+        ["pvesm", "alloc", disk.storage, str(vmid), "", "%dM" % disk.size_mib, "--format", disk.format]
+    ).stdout
     volid = said.rpartition("successfully created '")[2].rstrip("'\n")
     with open(host.path("%s/%s" % (THIN_STORAGE[1], volid.partition(":")[2])), "r+b") as image:
         image.seek(DATA_START_MIB * MIB)

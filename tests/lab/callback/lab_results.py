@@ -34,8 +34,15 @@ class CallbackModule(CallbackBase):
     def _result(self, kind: str, result) -> None:
         action = str(result._task.action)
         if action.startswith("crosscluster.migration.") or kind != "ok":
-            self._append({"kind": kind, "host": result._host.get_name(), "action": action,
-                          "task": result._task.get_name(), "result": result._result})
+            self._append(
+                {
+                    "kind": kind,
+                    "host": result._host.get_name(),
+                    "action": action,
+                    "task": result._task.get_name(),
+                    "result": result._result,
+                }
+            )
 
     def v2_runner_on_ok(self, result) -> None:
         self._result("ok", result)
@@ -48,6 +55,11 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats) -> None:
         hosts = {host: stats.summarize(host) for host in stats.processed}
-        self._append({"kind": "stats", "hosts": hosts,
-                      "changed": sum(each["changed"] for each in hosts.values()),
-                      "failed": sum(each["failures"] + each["unreachable"] for each in hosts.values())})
+        self._append(
+            {
+                "kind": "stats",
+                "hosts": hosts,
+                "changed": sum(each["changed"] for each in hosts.values()),
+                "failed": sum(each["failures"] + each["unreachable"] for each in hosts.values()),
+            }
+        )

@@ -12,8 +12,17 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["MODULES", "device", "directory", "file", "modinfo", "module_order", "pack", "plain_module"]
 
-MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "virtio_net", "virtio_console", "virtio_rng", "button",
-           "evdev")
+MODULES = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "sd_mod",
+    "virtio_net",
+    "virtio_console",
+    "virtio_rng",
+    "button",
+    "evdev",
+)
 """What a guest of the lab needs of the kernel, if it is not built in."""
 
 CPIO_MAGIC = b"070701"
@@ -47,8 +56,9 @@ def device(name: str, major: int, minor: int) -> tuple[str, int, bytes, tuple[in
 
 def pack(entries: Iterable[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
     """The archive, compressed; equal entries give equal bytes."""
-    body = b"".join(_entry(name, mode, data, rdev, number)
-                    for number, (name, mode, data, rdev) in enumerate(entries, 1))
+    body = b"".join(
+        _entry(name, mode, data, rdev, number) for number, (name, mode, data, rdev) in enumerate(entries, 1)
+    )
     return gzip.compress(body + _entry("TRAILER!!!", 0), compresslevel=3, mtime=0)
 
 

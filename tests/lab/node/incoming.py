@@ -64,7 +64,9 @@ def address(incoming: Incoming) -> str:
     """The one address of this node inside the given network; without one the node's own."""
     if not incoming.network or not incoming.plain:
         return incoming.node_address
-    text = subprocess.run(["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE).stdout
+    text = subprocess.run(
+        ["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE
+    ).stdout
     found = [info["local"] for link in json.loads(text or "[]") for info in link.get("addr_info", ())]
     if len(found) != 1:
         count = "multiple addresses" if found else "no address"

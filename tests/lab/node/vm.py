@@ -118,7 +118,9 @@ def start_now(
     if incoming is not None:
         # before QEMU 9.0 the end of an NBD client whose disk lives in an iothread aborts the whole process
         iothreads = not incoming.nbd or int(qemu_version().split(".")[0]) >= 9
-        extras = Extras(ram_uri(node, vmid, incoming), extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads)
+        extras = Extras(
+            ram_uri(node, vmid, incoming), extras.forcemachine, extras.forcecpu, incoming.host_mtu, iothreads
+        )
     argv = [PROGRAM, *build(node, vmid, config.values, extras)]
     _check_volumes(node, config.values)
     _launch(node, vmid, argv, config.values, "QEMU: " if incoming else "")

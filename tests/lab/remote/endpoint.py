@@ -92,4 +92,8 @@ class IdMap:
     def told(self) -> Dict[str, object]:
         """As `start` carries it (the target ignores it)."""
         shown: Dict[str, object] = {"entries": self.entries} if self.entries else {}
-        return {**shown, **({"default": self.default} if self.default else {}), **({"identity": 1} if self.identity else {})}
+        return {
+            **shown,
+            **({"default": self.default} if self.default else {}),
+            **({"identity": 1} if self.identity else {}),
+        }

@@ -128,8 +128,10 @@ class Job:
     def _open_tunnel(self, config: vmconfig.VmConfig) -> None:
         sids = {volume.storage for volume in self._scan(config)}
         bridges = {nic["bridge"] for nic in nics(config.values).values() if nic.get("bridge")}
-        params = {"storages": ",".join(sorted({self.wanted.storages.of(sid) for sid in sids})),
-                  "bridges": ",".join(sorted({self.wanted.bridges.of(name) for name in bridges}))}
+        params = {
+            "storages": ",".join(sorted({self.wanted.storages.of(sid) for sid in sids})),
+            "bridges": ",".join(sorted({self.wanted.bridges.of(name) for name in bridges})),
+        }
         remote = Remote(self.wanted.endpoint)
         grant = remote.post(f"/nodes/{self.wanted.target_node}/qemu/{self.wanted.target_vmid}/mtunnel", params)
         self.log(f"remote: started tunnel worker '{grant['upid']}'")
@@ -149,11 +151,17 @@ class Job:
         self.log(f"remote WS tunnel version: {remote}")
         self.log(f"minimum required WS tunnel version: {least}")
         if WS_TUNNEL_VERSION < least:
-            raise Die(f"Remote tunnel endpoint not compatible, upgrade required (current: {WS_TUNNEL_VERSION}, required: {least})")
+            raise Die(
+                f"Remote tunnel endpoint not compatible, upgrade required (current: {WS_TUNNEL_VERSION}, required: {least})"
+            )
         if WS_TUNNEL_VERSION > remote:
-            raise Die(f"Remote tunnel endpoint too old, upgrade required (local: {WS_TUNNEL_VERSION}, remote: {remote})")
+            raise Die(
+                f"Remote tunnel endpoint too old, upgrade required (local: {WS_TUNNEL_VERSION}, remote: {remote})"
+            )
         if self.wanted.insecure and CAPABILITY not in reply.get("caps", ()):
-            raise Die("Remote tunnel endpoint does not support insecure remote migration, upgrade target or omit migration_type=insecure")
+            raise Die(
+                "Remote tunnel endpoint does not support insecure remote migration, upgrade target or omit migration_type=insecure"
+            )
 
     def _call(self, name: str, parameters: Optional[Dict[str, Any]] = None, seconds: float = 0.0) -> Dict[str, Any]:
         if self.tunnel is None:
@@ -174,7 +182,9 @@ class Job:
             raise
 
     def _phase1(self) -> None:
-        self.log(f"starting migration of VM {self.vmid} to node '{self.wanted.target_node}' ({self.wanted.endpoint.host})")
+        self.log(
+            f"starting migration of VM {self.vmid} to node '{self.wanted.target_node}' ({self.wanted.endpoint.host})"
+        )
         vmconfig.set_lock(self.node, self.vmid, "migrate")
         config = vmconfig.load(self.node, self.vmid)
         volumes = self._scan(config)
@@ -210,10 +220,18 @@ class Job:
         for volume in volumes:
             snapshots = int(volume.format not in ("raw",))
             name = import_name(volume.volid, self.vmid, self.wanted.target_vmid)
-            reply = self._call("disk-import", {
-                "volname": name, "format": volume.format, "storage": self.wanted.storages.of(volume.storage),
-                "export_formats": f"{volume.format}+size", "with_snapshots": snapshots, "migration_snapshot": 0,
-                "allow_rename": "1"})
+            reply = self._call(
+                "disk-import",
+                {
+                    "volname": name,
+                    "format": volume.format,
+                    "storage": self.wanted.storages.of(volume.storage),
+                    "export_formats": f"{volume.format}+size",
+                    "with_snapshots": snapshots,
+                    "migration_snapshot": 0,
+                    "allow_rename": "1",
+                },
+            )
             self._stream(volume, reply["format"], snapshots, reply["socket"])
             new = self._await_import()
             self.renamed[volume.volid] = new
@@ -317,13 +335,24 @@ class Job:
 
     def _start_parameters(self, config: vmconfig.VmConfig, machine: str) -> Dict[str, Any]:
         mtus = [f"{key}={_mtu(nic)}" for key, nic in nics(config.values).items() if nic["model"] == "virtio"]
-        params: Dict[str, Any] = {"statefile": "tcp" if self.wanted.insecure else "unix", "forcecpu": None,
-                                  "forcemachine": machine + "+pve0", "skiplock": 1}
+        params: Dict[str, Any] = {
+            "statefile": "tcp" if self.wanted.insecure else "unix",
+            "forcecpu": None,
+            "forcemachine": machine + "+pve0",
+            "skiplock": 1,
+        }
         if mtus:
             params["nets-host-mtu"] = ",".join(mtus)
-        options = {"type": "insecure" if self.wanted.insecure else "websocket", "migratedfrom": self.node.name,
-                   "remote_node": self.wanted.target_node, "nbd_proto_version": 1, "spice_ticket": None,
-                   "network": self.wanted.network, "storagemap": self.wanted.storages.told(), "nbd": self.allocated}
+        options = {
+            "type": "insecure" if self.wanted.insecure else "websocket",
+            "migratedfrom": self.node.name,
+            "remote_node": self.wanted.target_node,
+            "nbd_proto_version": 1,
+            "spice_ticket": None,
+            "network": self.wanted.network,
+            "storagemap": self.wanted.storages.told(),
+            "nbd": self.allocated,
+        }
         return {"start_params": params, "migrate_opts": options}
 
     def _reach(self, migrate: Dict[str, Any]) -> str:
@@ -346,10 +375,13 @@ class Job:
         return text.replace(str(self.wanted.target_vmid), str(self.vmid))
 
     def _for_qemu(self, address: str) -> str:
-        return f"unix:{self.node.path(address[len('unix:'):])}" if address.startswith("unix:") else address
+        return f"unix:{self.node.path(address[len('unix:') :])}" if address.startswith("unix:") else address
 
     def _mirror(self, key: str, uri: str, config: vmconfig.VmConfig) -> None:
-        match = re.fullmatch(rf"nbd:(unix:(/run/qemu-server/{self.wanted.target_vmid}_[\w.]+)|(.+):(\d+)):exportname=(drive-[\w.-]+)", uri)
+        match = re.fullmatch(
+            rf"nbd:(unix:(/run/qemu-server/{self.wanted.target_vmid}_[\w.]+)|(.+):(\d+)):exportname=(drive-[\w.-]+)",
+            uri,
+        )
         if not match or match[5] != f"drive-{key}":
             raise Die(f"unexpected NBD address of the target: {uri}")
         if match[2]:
@@ -377,7 +409,9 @@ class Job:
     def _run_on(self) -> None:
         """A source that already handed over its RAM is let run again."""
         deadline = time.monotonic() + 5.0
-        while command(self.node, self.vmid, "query-migrate").get("status") == "cancelling" and time.monotonic() < deadline:
+        while (
+            command(self.node, self.vmid, "query-migrate").get("status") == "cancelling" and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         if command(self.node, self.vmid, "query-status")["status"] == "postmigrate" and not self.paused:
             command(self.node, self.vmid, "cont")

@@ -54,12 +54,23 @@ class Mirrors:
         job, device = f"{self.prefix}-{key}", f"drive-{key}"
         told = f" with bandwidth limit: {limit:g} KiB/s" if limit else ""
         complain(f"drive mirror is starting for {device}{told}")
-        target = {"driver": "nbd", "node-name": f"remote-{key}", "export": device, "server": dict(server),
-                  "detect-zeroes": "on", "discard": "unmap"}
+        target = {
+            "driver": "nbd",
+            "node-name": f"remote-{key}",
+            "export": device,
+            "server": dict(server),
+            "detect-zeroes": "on",
+            "discard": "unmap",
+        }
         # QEMU connects in this command, through a process of ours that needs a ticket first
         self._run("blockdev-add", target, 30.0)
-        arguments: Dict[str, Any] = {"job-id": job, "device": device, "target": f"remote-{key}", "sync": "full",
-                                     "auto-dismiss": False}
+        arguments: Dict[str, Any] = {
+            "job-id": job,
+            "device": device,
+            "target": f"remote-{key}",
+            "sync": "full",
+            "auto-dismiss": False,
+        }
         if limit:
             arguments["speed"] = int(limit * 1024)
         self._run("blockdev-mirror", arguments, 30.0)
@@ -169,7 +180,10 @@ class Mirrors:
             pass
 
     def _forget(self, key: str) -> None:
-        for name, arguments in (("job-dismiss", {"id": f"{self.prefix}-{key}"}), ("blockdev-del", {"node-name": f"remote-{key}"})):
+        for name, arguments in (
+            ("job-dismiss", {"id": f"{self.prefix}-{key}"}),
+            ("blockdev-del", {"node-name": f"remote-{key}"}),
+        ):
             try:
                 self._run(name, arguments)
             except Die:

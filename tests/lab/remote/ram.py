@@ -60,7 +60,11 @@ class Ram:
         self.log(f"migration downtime limit: {self.downtime_ms} ms")
         self.log(f"migration cachesize: {human(cache)}")
         self.log("set migration parameters")
-        wanted = {"max-bandwidth": min(speed or [UNLIMITED]), "downtime-limit": self.downtime_ms, "xbzrle-cache-size": cache}
+        wanted = {
+            "max-bandwidth": min(speed or [UNLIMITED]),
+            "downtime-limit": self.downtime_ms,
+            "xbzrle-cache-size": cache,
+        }
         self._run("migrate-set-parameters", wanted)
 
     def _follow(self) -> None:
@@ -94,7 +98,10 @@ class Ram:
         rate = human(ram.get("mbps", 0) * 1e6 / 8)
         line = f"migration {info['status']}, transferred {human(ram['transferred'])} of {human(ram['total'])} VM-state, {rate}/s"
         dirty = ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096)
-        self.log(line + (f", VM dirties lots of memory: {human(dirty)}/s" if dirty > ram.get("mbps", 0) * 1e6 / 8 > 0 else ""))
+        self.log(
+            line
+            + (f", VM dirties lots of memory: {human(dirty)}/s" if dirty > ram.get("mbps", 0) * 1e6 / 8 > 0 else "")
+        )
 
     def _more_downtime(self) -> None:
         self.downtime_ms = min(self.downtime_ms * 2, DOWNTIME_CAP_MS)

@@ -57,8 +57,19 @@ def wanted(node: Node, params: Mapping[str, Any], may: Optional[May], patched: b
     bridges = IdMap.parse("target-bridge", found["target-bridge"])
     if storages.identity:
         raise Die("remote migration requires explicit storage mapping!")
-    return Wanted(vmid, int(found.get("target-vmid") or vmid), _target_node(endpoint), endpoint, storages, bridges,
-                  bool(found.get("online")), bool(found.get("delete")), found.get("bwlimit"), insecure, network)
+    return Wanted(
+        vmid,
+        int(found.get("target-vmid") or vmid),
+        _target_node(endpoint),
+        endpoint,
+        storages,
+        bridges,
+        bool(found.get("online")),
+        bool(found.get("delete")),
+        found.get("bwlimit"),
+        insecure,
+        network,
+    )
 
 
 def _check_source(node: Node, vmid: int, found: Mapping[str, Any]) -> None:

@@ -23,8 +23,20 @@ __all__ = ["Tunnel"]
 PROGRAM = "proxmox-websocket-tunnel"
 TERM_SECONDS, KILL_SECONDS = 30.0, 10.0
 OPEN_SECONDS = 15.0
-TIMEOUTS = {"disk": 600.0, "disk-import": 600.0, "config": 120.0, "version": 10.0, "bwlimit": 10.0, "stop": 10.0,
-            "query-disk-import": 10.0, "unlock": 10.0, "resume": 30.0, "nbdstop": 30.0, "fstrim": 600.0, "quit": 30.0}
+TIMEOUTS = {
+    "disk": 600.0,
+    "disk-import": 600.0,
+    "config": 120.0,
+    "version": 10.0,
+    "bwlimit": 10.0,
+    "stop": 10.0,
+    "query-disk-import": 10.0,
+    "unlock": 10.0,
+    "resume": 30.0,
+    "nbdstop": 30.0,
+    "fstrim": 600.0,
+    "quit": 30.0,
+}
 
 
 class Tunnel:
@@ -36,8 +48,13 @@ class Tunnel:
         self.closing = False
         environment = {**os.environ, "LAB_ROOT": node.root, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lab.remote.websocket_tunnel"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=environment, restore_signals=True)
+            [sys.executable, "-m", "lab.remote.websocket_tunnel"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            restore_signals=True,
+        )
         threading.Thread(target=self._watch, daemon=True).start()
         query = f"?ticket={quote(grant['ticket'], safe='')}&socket={quote(grant['socket'], safe='')}"
         self._write({"control": True, "cmd": "connect", "data": self._connection(query)})

@@ -73,7 +73,9 @@ def scan(node: Node, config: VmConfig, running: bool) -> List[SourceVolume]:
         form = storages.owner_and_format(storage, name)[1]
         generated = key == "tpmstate0" or is_cloudinit(drive)
         online = running and why == "attached" and not generated
-        found[volid] = SourceVolume(volid, key, sid, form, "in current VM config" if generated else why, online, generated)
+        found[volid] = SourceVolume(
+            volid, key, sid, form, "in current VM config" if generated else why, online, generated
+        )
     if problems:
         raise ProblemVolumes(problems)
     return [found[volid] for volid in sorted(found)]
@@ -98,7 +100,11 @@ def _problem(config: VmConfig, key: str, volid: str, drive: Dict[str, str], runn
         return "local cdrom image"
     for name in sorted(config.snapshots):
         if volid in str(config.snapshots[name].get(key, "")):
-            return "online storage migration not possible if snapshot exists" if running else "remote migration with snapshots not supported yet"
+            return (
+                "online storage migration not possible if snapshot exists"
+                if running
+                else "remote migration with snapshots not supported yet"
+            )
     return ""
 
 

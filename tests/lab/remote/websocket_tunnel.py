@@ -81,8 +81,14 @@ def dial(url: str, headers: "list[list[str]]", fingerprint: Optional[str]) -> Tu
     if fingerprint and fingerprint_of(connection.getpeercert(True) or b"") != fingerprint.upper():
         raise Broken("fingerprint of the target does not match")
     key = base64.b64encode(os.urandom(16)).decode("ascii")
-    lines = [f"GET {parts.path}?{parts.query} HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket",
-             "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
+    lines = [
+        f"GET {parts.path}?{parts.query} HTTP/1.1",
+        f"Host: {host}:{port}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key}",
+    ]
     lines += [f"{name}: {value}" for name, value in headers]
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     buffer = bytearray()

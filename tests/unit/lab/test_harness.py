@@ -21,7 +21,12 @@ def test_a_move_shows_its_gap_and_no_violation() -> None:
     beats(transcript, "beta1", range(101, 151), end + 0.29)
     switch = transcript.switches()[0]
     assert (switch.source, switch.target, switch.last_seq, switch.first_seq, switch.missing) == (
-        "alpha1", "beta1", 100, 101, 0)
+        "alpha1",
+        "beta1",
+        100,
+        101,
+        0,
+    )
     assert round(switch.gap_ms) == 300
     assert round(switch.worst_before_ms) == 10
     assert transcript.violations() == []

@@ -18,14 +18,14 @@ def unpack(archive: bytes) -> list[tuple[str, int, bytes]]:
     """Read cpio newc back."""
     data, at, found = gzip.decompress(archive), 0, []
     while True:
-        assert data[at:at + 6] == b"070701"
-        fields = [int(data[at + 6 + 8 * number:at + 14 + 8 * number], 16) for number in range(13)]
+        assert data[at : at + 6] == b"070701"
+        fields = [int(data[at + 6 + 8 * number : at + 14 + 8 * number], 16) for number in range(13)]
         mode, size, name_size = fields[1], fields[6], fields[11]
-        name = data[at + 110:at + 110 + name_size - 1].decode()
+        name = data[at + 110 : at + 110 + name_size - 1].decode()
         at += 110 + name_size + -(110 + name_size) % 4
         if name == "TRAILER!!!":
             return found
-        found.append((name, mode, data[at:at + size]))
+        found.append((name, mode, data[at : at + size]))
         at += size + -size % 4
 
 
@@ -46,15 +46,23 @@ def module(depends: str) -> bytes:
 
 
 def test_modules_are_loaded_after_what_they_depend_on() -> None:
-    files = {"virtio_blk": module("virtio,virtio_ring"), "virtio": module("virtio-ring"), "virtio_ring": module(""),
-             "button": module("")}
+    files = {
+        "virtio_blk": module("virtio,virtio_ring"),
+        "virtio": module("virtio-ring"),
+        "virtio_ring": module(""),
+        "button": module(""),
+    }
 
     def read(name: str) -> bytes | None:
         return files[name] if name != "evdev" else None
 
     wanted = ["virtio_blk", "evdev", "no_such", "button", "virtio"]
-    assert [name for name, _ in initramfs.module_order(wanted, read)] == ["virtio_ring", "virtio", "virtio_blk",
-                                                                          "button"]
+    assert [name for name, _ in initramfs.module_order(wanted, read)] == [
+        "virtio_ring",
+        "virtio",
+        "virtio_blk",
+        "button",
+    ]
 
 
 def test_a_value_of_modinfo_ends_at_its_zero() -> None:

@@ -65,8 +65,10 @@ def test_migration_and_guest_segments_have_no_address_in_the_fabric() -> None:
     assert not [line for line in fabric_batch(plan) if line.startswith("addr") and line.split()[-1] in ("br30", "br40")]
 
 
-@pytest.mark.parametrize(("network", "hit"), [
-    ("10.107.0.0/16", True), ("10.107.3.0/24", True), ("10.0.0.0/8", False), ("10.106.0.0/16", False)])
+@pytest.mark.parametrize(
+    ("network", "hit"),
+    [("10.107.0.0/16", True), ("10.107.3.0/24", True), ("10.0.0.0/8", False), ("10.106.0.0/16", False)],
+)
 def test_only_an_equal_or_narrower_route_of_the_machine_hinders(network: str, hit: bool) -> None:
     assert overlaps(AddressPlan(7, {"alpha": 1}), [ipaddress.IPv4Network(network)]) is hit
 
@@ -87,6 +89,10 @@ def test_equal_node_names_of_two_clusters_are_told_apart() -> None:
 def test_each_node_may_have_a_type_of_its_own() -> None:
     plan = AddressPlan(0, {"alpha": 1, "beta": {"b1": "trixie", "b2": "systemd", "b3": "self"}})
     assert [(host.name, host.kind) for host in plan.hosts()] == [
-        ("alpha1", HostType.SELF), ("b1", HostType.TRIXIE), ("b2", HostType.SYSTEMD), ("b3", HostType.SELF)]
+        ("alpha1", HostType.SELF),
+        ("b1", HostType.TRIXIE),
+        ("b2", HostType.SYSTEMD),
+        ("b3", HostType.SELF),
+    ]
     with pytest.raises(ValueError, match="woody"):
         AddressPlan(0, {"alpha": {"a1": "woody"}}).hosts()

@@ -24,7 +24,7 @@ def region(highest: int, disk: int = 0, slots: int = SLOTS) -> bytearray:
 
 def put(data: bytearray, seq: int, record: bytes, slots: int = SLOTS) -> None:
     at = SECTOR * (seq % slots + 1)
-    data[at:at + SECTOR] = record
+    data[at : at + SECTOR] = record
 
 
 @given(st.integers(0, 100), st.integers(0, 5))

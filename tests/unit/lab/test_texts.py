@@ -14,8 +14,9 @@ from lab.vms import Disk, config_text, size_text
 
 words = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=20)
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True).filter(lambda name: yaml.safe_load(name) == name)
-trees = st.recursive(words | st.integers() | st.booleans(),
-                     lambda inner: st.dictionaries(names, inner, max_size=4), max_leaves=12)
+trees = st.recursive(
+    words | st.integers() | st.booleans(), lambda inner: st.dictionaries(names, inner, max_size=4), max_leaves=12
+)
 
 
 @given(st.dictionaries(names, trees, min_size=1, max_size=4))
