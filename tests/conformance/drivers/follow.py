@@ -198,7 +198,10 @@ def _source_line(session: Session, event: Event) -> None:
     while task(session, upid).get("status") != "stopped" and session.now() < until:
         time.sleep(0.2)
     recorded = stock.steady([other.body["line"] for other in lines], recorded=True)
-    session.fail(event, *session.comparer.same_lines(recorded, stock.steady(log(session, upid))))
+    actual = stock.steady(log(session, upid))
+    if recorded[0] == "no content":  # the recorder's first poll came before the first line and hid it
+        recorded, actual = recorded[1:], actual[1:]
+    session.fail(event, *session.comparer.same_lines(recorded, actual))
 
 
 def tunnel_client_killed(session: Session, event: Event) -> None:
