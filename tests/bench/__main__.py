@@ -16,7 +16,7 @@ from typing import Any, Dict, List
 
 from .figure import Figure
 
-MEASURES = ("tunnel",)
+MEASURES = ("tunnel", "moves")
 RESULT = Path(__file__).resolve().parents[2] / "build" / "bench.json"
 
 
