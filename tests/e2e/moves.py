@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from typing import Any, Iterable
 
@@ -13,7 +14,7 @@ from lab.records import RecordCheck
 from lab.vms import Disk, image_paths
 
 from .controller import Controller, Run
-from .sides import Side, journals_of
+from .sides import STORAGES, Side, journals_of
 
 FIRST_VMID = 200
 SETTLE = 30.0  # seconds for what goes on after the play's end
@@ -83,6 +84,8 @@ class Mover:
             for argv in (["qm", "unlock"], ["qm", "stop"], ["qm", "destroy"]):
                 if side.config_text is not None:
                     side.host.run([*argv, str(side.vmid)], check=False)
+            for path in STORAGES.values():
+                shutil.rmtree(side.host.path(f"{path}/images/{side.vmid}"), ignore_errors=True)
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
