@@ -115,4 +115,3 @@ def _one(session: Session, event: Event) -> None:
         session.fail(event, f"channel {event.channel!r}: nothing here knows how to replay it")
         return
     driver(session, event)
-

@@ -100,7 +100,11 @@ def _sizes(lines: List[str]) -> Dict[str, int]:
     copied: Optional[int] = None
     virtual: Optional[int] = None
     for line in lines:
-        dd, image, moved = DD.search(line), re.search(r"Formatting .* fmt=qcow2 .* size=(\d+) ", line), MOVED.search(line)
+        dd, image, moved = (
+            DD.search(line),
+            re.search(r"Formatting .* fmt=qcow2 .* size=(\d+) ", line),
+            MOVED.search(line),
+        )
         copied = int(dd[1]) if dd else copied
         virtual = int(image[1]) if image else virtual
         if moved and (virtual or copied):

@@ -77,8 +77,13 @@ def populate(pve: Path, cluster: str, fleet: Fleet) -> None:
         for sub in ("qemu-server", "lxc", "priv"):
             (place / sub).mkdir(parents=True)
         vms = {str(vmid): _make_vm(place / "qemu-server", vmid, chance) for vmid in vmids.get(number, [])}
-        told = {"time": time.time(), "simulated": True, "node": _node_figures(vms, chance), "vms": vms,
-                "storages": _storages(vms)}
+        told = {
+            "time": time.time(),
+            "simulated": True,
+            "node": _node_figures(vms, chance),
+            "vms": vms,
+            "storages": _storages(vms),
+        }
         (reports / (name + ".json")).write_text(json.dumps(told), encoding="ascii")
     (pve / ".lab-fleet.json").write_text(json.dumps({"nodes": names}), encoding="ascii")
 
@@ -90,20 +95,49 @@ def _make_vm(directory: Path, vmid: int, chance: random.Random) -> dict[str, obj
     name, running = "fleet-%d" % vmid, chance.random() < RUNNING_SHARE
     mac = "BC:24:11:%02X:%02X:%02X" % (vmid >> 16 & 255, vmid >> 8 & 255, vmid & 255)
     identity = uuid.UUID(int=chance.getrandbits(128), version=4)
-    lines = {"boot": "order=scsi0", "cores": cores, "cpu": "x86-64-v2-AES", "memory": memory << 10, "name": name,
-             "net0": "virtio=%s,bridge=vmbr0" % mac, "ostype": "l26",
-             "scsi0": "local:%d/vm-%d-disk-0.raw,size=%dG" % (vmid, vmid, disk), "scsihw": "virtio-scsi-single",
-             "smbios1": "uuid=%s" % identity, "sockets": 1, "tags": "fleet;tier%d" % (vmid % 3)}
+    lines = {
+        "boot": "order=scsi0",
+        "cores": cores,
+        "cpu": "x86-64-v2-AES",
+        "memory": memory << 10,
+        "name": name,
+        "net0": "virtio=%s,bridge=vmbr0" % mac,
+        "ostype": "l26",
+        "scsi0": "local:%d/vm-%d-disk-0.raw,size=%dG" % (vmid, vmid, disk),
+        "scsihw": "virtio-scsi-single",
+        "smbios1": "uuid=%s" % identity,
+        "sockets": 1,
+        "tags": "fleet;tier%d" % (vmid % 3),
+    }
     (directory / ("%d.conf" % vmid)).write_text("".join("%s: %s\n" % pair for pair in lines.items()), encoding="ascii")
     figures: dict[str, object] = {"status": "running" if running else "stopped"}
     if running:
-        figures.update(cpu=round(min(1.0, chance.betavariate(1, 12)), 4), uptime=chance.randrange(3600, 30_000_000),
-                       mem=int(memory * GIB * chance.uniform(0.3, 0.95)), netin=chance.randrange(10**11),
-                       netout=chance.randrange(10**11), diskread=chance.randrange(10**12),
-                       diskwrite=chance.randrange(10**12))
-    return {"vmid": vmid, "name": name, "cpus": cores, "maxmem": memory * GIB, "maxdisk": disk * GIB, "disk": 0,
-            "tags": "fleet;tier%d" % (vmid % 3), "cpu": 0, "mem": 0, "uptime": 0, "netin": 0, "netout": 0,
-            "diskread": 0, "diskwrite": 0, **figures}
+        figures.update(
+            cpu=round(min(1.0, chance.betavariate(1, 12)), 4),
+            uptime=chance.randrange(3600, 30_000_000),
+            mem=int(memory * GIB * chance.uniform(0.3, 0.95)),
+            netin=chance.randrange(10**11),
+            netout=chance.randrange(10**11),
+            diskread=chance.randrange(10**12),
+            diskwrite=chance.randrange(10**12),
+        )
+    return {
+        "vmid": vmid,
+        "name": name,
+        "cpus": cores,
+        "maxmem": memory * GIB,
+        "maxdisk": disk * GIB,
+        "disk": 0,
+        "tags": "fleet;tier%d" % (vmid % 3),
+        "cpu": 0,
+        "mem": 0,
+        "uptime": 0,
+        "netin": 0,
+        "netout": 0,
+        "diskread": 0,
+        "diskwrite": 0,
+        **figures,
+    }
 
 
 def _node_figures(vms: dict[str, dict], chance: random.Random) -> dict[str, object]:
@@ -112,15 +146,33 @@ def _node_figures(vms: dict[str, dict], chance: random.Random) -> dict[str, obje
     busy = sum(vm["cpu"] * vm["cpus"] for vm in vms.values()) + 0.2
     fitting = [size for size in SIZES if size[1] * GIB >= used / 0.95 and size[0] >= busy] or [SIZES[-1]]
     cpus, memory = chance.choice(fitting)
-    return {"uptime": chance.randrange(86_400, 30_000_000), "cpu": round(min(1.0, busy / cpus), 4), "maxcpu": cpus,
-            "mem": used, "maxmem": max(memory * GIB, used), "level": "", "disk": 8 * GIB, "maxdisk": 96 * GIB}
+    return {
+        "uptime": chance.randrange(86_400, 30_000_000),
+        "cpu": round(min(1.0, busy / cpus), 4),
+        "maxcpu": cpus,
+        "mem": used,
+        "maxmem": max(memory * GIB, used),
+        "level": "",
+        "disk": 8 * GIB,
+        "maxdisk": 96 * GIB,
+    }
 
 
 def _storages(vms: dict[str, dict]) -> dict[str, dict]:
     used = sum(vm["maxdisk"] for vm in vms.values()) // 3
     total = 64 << 40
-    return {"local": {"type": "dir", "active": 1, "enabled": 1, "shared": 0, "content": "images,iso,backup",
-                      "total": total, "used": used, "avail": total - used}}
+    return {
+        "local": {
+            "type": "dir",
+            "active": 1,
+            "enabled": 1,
+            "shared": 0,
+            "content": "images,iso,backup",
+            "total": total,
+            "used": used,
+            "avail": total - used,
+        }
+    }
 
 
 def extend_members(path: Path, names: list[str], address: str) -> None:
@@ -180,8 +232,11 @@ class FleetServer:
         self.fingerprint = prints[self.node]
         pve = self.directory / "pve"
         populate(pve, self.cluster, self.fleet)
-        members = {"nodename": self.node, "cluster": {"name": self.cluster, "version": 1, "quorate": 1},
-                   "nodelist": {self.node: {"id": 1, "online": 1, "ip": "127.0.0.1"}}}
+        members = {
+            "nodename": self.node,
+            "cluster": {"name": self.cluster, "version": 1, "quorate": 1},
+            "nodelist": {self.node: {"id": 1, "online": 1, "ip": "127.0.0.1"}},
+        }
         (pve / ".members").write_text(json.dumps(members), encoding="ascii")
         extend_members(pve / ".members", self.fleet.names(self.cluster), "127.0.0.1")
         for name in ("etc", "run", "var/log", "var/lib/vz", "var/lock", "tmp"):
@@ -190,13 +245,21 @@ class FleetServer:
         (self.directory / "personality.json").write_text('{"workers": 2, "statd": 2.0}\n', encoding="ascii")
 
     def _start(self) -> None:
-        environment = dict(os.environ, LAB_ROOT=str(self.directory / "root"), LAB_NODE=self.node,
-                           LAB_PERSONALITY=str(self.directory / "personality.json"),
-                           PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+        environment = dict(
+            os.environ,
+            LAB_ROOT=str(self.directory / "root"),
+            LAB_NODE=self.node,
+            LAB_PERSONALITY=str(self.directory / "personality.json"),
+            PYTHONPATH=str(Path(__file__).resolve().parents[1]),
+        )
         with open(self.directory / "server.log", "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lab.api.server", "--address", "127.0.0.1", "--port", str(self.port)],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         deadline = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(OSError):
@@ -209,8 +272,10 @@ class FleetServer:
     def get(self, path: str, token: str = cluster_files.ROOT_TOKEN, **params: str) -> object:
         """`data` of a GET."""
         query = "?" + urlencode(params) if params else ""
-        request = Request("https://127.0.0.1:%d/api2/json%s%s" % (self.port, path, query),
-                          headers={"Authorization": "PVEAPIToken=%s=%s" % (token, self.tokens[token])})
+        request = Request(
+            "https://127.0.0.1:%d/api2/json%s%s" % (self.port, path, query),
+            headers={"Authorization": "PVEAPIToken=%s=%s" % (token, self.tokens[token])},
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open(request, timeout=60) as answer:

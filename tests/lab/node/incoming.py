@@ -65,7 +65,7 @@ def address(incoming: Incoming) -> str:
     if not incoming.network or not incoming.plain:
         return incoming.node_address
     text = subprocess.run(
-        ["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE
+        ["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE, check=False
     ).stdout
     found = [info["local"] for link in json.loads(text or "[]") for info in link.get("addr_info", ())]
     if len(found) != 1:

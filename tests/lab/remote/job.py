@@ -35,6 +35,9 @@ __all__ = ["Job", "Wanted"]
 
 WS_TUNNEL_VERSION = 2
 CAPABILITY = "insecure-remote"
+NO_CAPABILITY = (
+    "Remote tunnel endpoint does not support insecure remote migration, upgrade target or omit migration_type=insecure"
+)
 RAM_SOCKET = re.compile(r"/run/qemu-server/(?:\d+)\.migrate")
 TCP = re.compile(r"(localhost|[\d.]+|\[[\d.:a-fA-F]+\]):(\d+)")
 
@@ -150,18 +153,15 @@ class Job:
         self.log(f"local WS tunnel version: {WS_TUNNEL_VERSION}")
         self.log(f"remote WS tunnel version: {remote}")
         self.log(f"minimum required WS tunnel version: {least}")
-        if WS_TUNNEL_VERSION < least:
-            raise Die(
-                f"Remote tunnel endpoint not compatible, upgrade required (current: {WS_TUNNEL_VERSION}, required: {least})"
-            )
-        if WS_TUNNEL_VERSION > remote:
+        if least > WS_TUNNEL_VERSION:
+            versions = f"(current: {WS_TUNNEL_VERSION}, required: {least})"
+            raise Die(f"Remote tunnel endpoint not compatible, upgrade required {versions}")
+        if remote < WS_TUNNEL_VERSION:
             raise Die(
                 f"Remote tunnel endpoint too old, upgrade required (local: {WS_TUNNEL_VERSION}, remote: {remote})"
             )
         if self.wanted.insecure and CAPABILITY not in reply.get("caps", ()):
-            raise Die(
-                "Remote tunnel endpoint does not support insecure remote migration, upgrade target or omit migration_type=insecure"
-            )
+            raise Die(NO_CAPABILITY)
 
     def _call(self, name: str, parameters: Optional[Dict[str, Any]] = None, seconds: float = 0.0) -> Dict[str, Any]:
         if self.tunnel is None:

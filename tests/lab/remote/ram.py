@@ -96,7 +96,8 @@ class Ram:
 
     def _progress(self, info: Mapping[str, Any], ram: Mapping[str, int]) -> None:
         rate = human(ram.get("mbps", 0) * 1e6 / 8)
-        line = f"migration {info['status']}, transferred {human(ram['transferred'])} of {human(ram['total'])} VM-state, {rate}/s"
+        share = f"{human(ram['transferred'])} of {human(ram['total'])}"
+        line = f"migration {info['status']}, transferred {share} VM-state, {rate}/s"
         dirty = ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096)
         self.log(
             line

@@ -52,11 +52,13 @@ def test_a_simulated_node_is_answered_for(node: Node) -> None:
     vmid = int(next(iter(simulated.report(Node(node.root, "alphas002"))["vms"])))  # type: ignore[index]
     base = f"/nodes/alphas002/qemu/{vmid}"
     current, config = get(node, base + "/status/current"), get(node, base + "/config")
-    assert isinstance(current, dict) and isinstance(config, dict)
+    assert isinstance(current, dict)
+    assert isinstance(config, dict)
     assert (current["name"], config["name"]) == (f"fleet-{vmid}", f"fleet-{vmid}")
     assert len(get(node, "/cluster/status")) == 1 + 4  # type: ignore[arg-type]
     figures = get(node, "/nodes/alphas002/status")
-    assert isinstance(figures, dict) and figures["memory"]["total"] >= figures["memory"]["used"]
+    assert isinstance(figures, dict)
+    assert figures["memory"]["total"] >= figures["memory"]["used"]
 
 
 def test_a_tunnel_to_a_simulated_node_is_refused(node: Node) -> None:

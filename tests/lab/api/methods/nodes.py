@@ -48,6 +48,7 @@ def status(call: Call) -> Dict[str, Any]:
     """Load and space of the node."""
     told = simulated.report(call.node)
     figures = told["node"] if told else statd.node_figures()
+    load = [figures["cpu"] * figures["maxcpu"]] * 3 if told else list(os.getloadavg())
     root = os.statvfs("/")
     size = root.f_frsize
     return {
@@ -55,7 +56,7 @@ def status(call: Call) -> Dict[str, Any]:
         "cpu": figures["cpu"],
         "wait": 0,
         "idle": 0,
-        "loadavg": ["%.2f" % value for value in ([figures["cpu"] * figures["maxcpu"]] * 3 if told else os.getloadavg())],
+        "loadavg": ["%.2f" % value for value in load],
         "memory": {
             "total": figures["maxmem"],
             "used": figures["mem"],
