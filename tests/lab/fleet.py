@@ -28,7 +28,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
@@ -88,7 +88,7 @@ def populate(pve: Path, cluster: str, fleet: Fleet) -> None:
     (pve / ".lab-fleet.json").write_text(json.dumps({"nodes": names}), encoding="ascii")
 
 
-def _make_vm(directory: Path, vmid: int, chance: random.Random) -> dict[str, object]:
+def _make_vm(directory: Path, vmid: int, chance: random.Random) -> dict[str, Any]:
     """Write one VM's config; answers its figures."""
     cores, memory = chance.choice((1, 2, 2, 4, 4, 8, 16)), chance.choice((1, 2, 4, 4, 8, 16, 32))
     disk = chance.choice((16, 32, 32, 64, 128))
@@ -140,7 +140,7 @@ def _make_vm(directory: Path, vmid: int, chance: random.Random) -> dict[str, obj
     }
 
 
-def _node_figures(vms: dict[str, dict], chance: random.Random) -> dict[str, object]:
+def _node_figures(vms: dict[str, dict[str, Any]], chance: random.Random) -> dict[str, object]:
     """A node at least as big as what runs on it."""
     used = sum(vm["mem"] for vm in vms.values()) + 2 * GIB
     busy = sum(vm["cpu"] * vm["cpus"] for vm in vms.values()) + 0.2
@@ -158,7 +158,7 @@ def _node_figures(vms: dict[str, dict], chance: random.Random) -> dict[str, obje
     }
 
 
-def _storages(vms: dict[str, dict]) -> dict[str, dict]:
+def _storages(vms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     used = sum(vm["maxdisk"] for vm in vms.values()) // 3
     total = 64 << 40
     return {
@@ -203,7 +203,7 @@ class FleetServer:
         self.directory = Path(tempfile.mkdtemp(prefix="lab-fleet-"))
         self.tokens: dict[str, str] = {}
         self.fingerprint = ""
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def node(self) -> str:

@@ -245,7 +245,9 @@ class Job:
             connection.connect(str(self.node.path(local)))
             connection.shutdown(socket.SHUT_RD)
             argv = ["/usr/sbin/pvesm", "export", volume.volid, form, "-", "-with-snapshots", str(snapshots)]
-            exporter = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=connection, stderr=subprocess.PIPE)
+            exporter = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=connection.fileno(), stderr=subprocess.PIPE
+            )
             _relay_lines(exporter)
             connection.shutdown(socket.SHUT_WR)
             if exporter.wait():
