@@ -55,7 +55,7 @@ def _fabrics() -> set[int]:
     found = set()
     with contextlib.suppress(FileNotFoundError):
         for entry in network.NETNS_DIRECTORY.iterdir():
-            number = entry.name[len("ccl"):-len("-fabric")]
+            number = entry.name[len("ccl") : -len("-fabric")]
             if entry.name.startswith("ccl") and entry.name.endswith("-fabric") and number.isdigit():
                 found.add(int(number))
     return found
@@ -64,15 +64,20 @@ def _fabrics() -> set[int]:
 def _namespaces(number: int) -> list[str]:
     """The namespaces of an instance."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(entry.name for entry in network.NETNS_DIRECTORY.iterdir()
-                      if entry.name.startswith("ccl%d-" % number))
+        return sorted(
+            entry.name for entry in network.NETNS_DIRECTORY.iterdir() if entry.name.startswith("ccl%d-" % number)
+        )
     return []
 
 
 def _owner(number: int) -> str:
     """The checkout that made an instance's fabric, "" if it got no further than the namespace."""
-    done = subprocess.run(["ip", "-n", "ccl%d-fabric" % number, "-json", "link", "show", "lo"], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        ["ip", "-n", "ccl%d-fabric" % number, "-json", "link", "show", "lo"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     with contextlib.suppress(ValueError, IndexError):
         return json.loads(done.stdout)[0].get("ifalias", "")
     return ""
@@ -120,9 +125,18 @@ class Lab:
     # -- up ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, clusters: Clusters | None = None, instance: int | None = None, *, state: Path = STATE,
-           api: bool = True, personality: dict | None = None, guest: dict | None = None,
-           target_root: bool = False, slow_mib: int = SMALL_STORAGE_MIB) -> Lab:
+    def up(
+        cls,
+        clusters: Clusters | None = None,
+        instance: int | None = None,
+        *,
+        state: Path = STATE,
+        api: bool = True,
+        personality: dict | None = None,
+        guest: dict | None = None,
+        target_root: bool = False,
+        slow_mib: int = SMALL_STORAGE_MIB,
+    ) -> Lab:
         """Bring an instance up; whatever goes wrong (Ctrl-C too), nothing of it stays.
 
         clusters: see AddressPlan; `{"alpha": 1, "beta": {"beta1": "trixie"}}` gives beta1 QEMU 10.0.
@@ -135,6 +149,7 @@ class Lab:
             lower(host.kind)
         if guest is None:
             from .guest.build import build
+
             guest = build()
         with _machine_lock():
             _clear_debris(state)
@@ -156,8 +171,10 @@ class Lab:
         _fabric_settings(self.plan)
         addresses = self.plan.hosts()
         with ThreadPoolExecutor(max_workers=8) as pool:
-            wires = [pool.submit(network.ip_batch, network.host_batch(self.plan, host),
-                                 self.plan.namespace(host.name)) for host in addresses]
+            wires = [
+                pool.submit(network.ip_batch, network.host_batch(self.plan, host), self.plan.namespace(host.name))
+                for host in addresses
+            ]
             self._write_state(guest)
             for wire in wires:
                 wire.result()
@@ -188,27 +205,53 @@ class Lab:
                 self.hosts[host.name] = Host(self.plan, host, state, prints[host.name], tokens=secrets)
 
     def _write_init(self, host: Host, personality: dict, guest: dict, api: bool) -> None:
-        names = "".join("%s %s.lab.invalid %s\n" % (each.api4.ip, name, name) for each in self.plan.hosts()
-                        for name in [each.node if each.cluster == host.cluster else each.name])
+        names = "".join(
+            "%s %s.lab.invalid %s\n" % (each.api4.ip, name, name)
+            for each in self.plan.hosts()
+            for name in [each.node if each.cluster == host.cluster else each.name]
+        )
         kind = host.addresses.kind
         venv = _venv() if kind is HostType.SELF else None  # the other types bring a Python of their own
-        boot = {"kernel": "/opt/lab-guest/" + guest["kernel"], "initrd": "/opt/lab-guest/" + guest["initrd"],
-                "append": guest["append"]} if guest else {}
+        boot = (
+            {
+                "kernel": "/opt/lab-guest/" + guest["kernel"],
+                "initrd": "/opt/lab-guest/" + guest["initrd"],
+                "append": guest["append"],
+            }
+            if guest
+            else {}
+        )
         settings = {
-            "name": host.node, "state": str(host.state), "lower": str(lower(kind)), "api": api,
-            "systemd": kind is HostType.SYSTEMD, "cgroup": host.namespace, "machine_id": uuid.uuid4().hex,
-            "hide": _hidden(), "pve": str(self.directory / "clusters" / host.cluster / "pve"),
-            "tests": str(CHECKOUT / "tests"), "venv": str(venv or ""),
-            "guest": str(guest["directory"]) if guest else "", "guest_boot": boot,
+            "name": host.node,
+            "state": str(host.state),
+            "lower": str(lower(kind)),
+            "api": api,
+            "systemd": kind is HostType.SYSTEMD,
+            "cgroup": host.namespace,
+            "machine_id": uuid.uuid4().hex,
+            "hide": _hidden(),
+            "pve": str(self.directory / "clusters" / host.cluster / "pve"),
+            "tests": str(CHECKOUT / "tests"),
+            "venv": str(venv or ""),
+            "guest": str(guest["directory"]) if guest else "",
+            "guest_boot": boot,
             "storages": cluster_files.STORAGES,
             "small": {"path": cluster_files.SMALL_STORAGE[1], "mib": self.slow_mib},
             "hosts_file": "127.0.0.1 localhost\n::1 localhost\n" + names,
-            "interfaces": _interfaces(host), "personality": personality,
+            "interfaces": _interfaces(host),
+            "personality": personality,
             "host_key": (host.state / "host_key").read_text(encoding="ascii"),
             "authorized_key": (self.directory / "id_ed25519.pub").read_text(encoding="ascii"),
             "listen": [str(host.addresses.api4.ip), str(host.addresses.api6.ip)],
-            "host_facts": {"node": host.node, "type": kind.value, "cluster": host.cluster, "instance": self.instance,
-                           "api": host.api_host, "migration": host.migration_address}}
+            "host_facts": {
+                "node": host.node,
+                "type": kind.value,
+                "cluster": host.cluster,
+                "instance": self.instance,
+                "api": host.api_host,
+                "migration": host.migration_address,
+            },
+        }
         path = host.state / "init.json"
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         path.chmod(0o600)
@@ -216,19 +259,39 @@ class Lab:
     def save(self, **more: object) -> None:
         """Write lab.json: what attach, status and tests in other languages read."""
         facts = {
-            "ready": True, "owner": {"pid": os.getpid(), "started": _started(os.getpid())},
-            "instance": self.instance, "directory": str(self.directory), "fabric": self.plan.fabric,
-            "network": str(self.plan.network4), "inventory": str(self.inventory), "slow_mib": self.slow_mib,
+            "ready": True,
+            "owner": {"pid": os.getpid(), "started": _started(os.getpid())},
+            "instance": self.instance,
+            "directory": str(self.directory),
+            "fabric": self.plan.fabric,
+            "network": str(self.plan.network4),
+            "inventory": str(self.inventory),
+            "slow_mib": self.slow_mib,
             "clusters": self.plan.clusters,
-            "tokens": {name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
-                       for name in self.plan.clusters},
-            "hosts": {host.name: {
-                "cluster": host.cluster, "node": host.node, "type": host.addresses.kind.value,
-                "inventory_host": host.inventory_host,
-                "pid": host.pid, "root": host.root,
-                "api_host": host.api_host, "api6": str(host.addresses.api6.ip), "fingerprint": host.fingerprint,
-                "migration_address": host.migration_address, "namespace": host.namespace, "state": str(host.state),
-                "has_api": host.has_api} for host in self.hosts.values()}, **more}
+            "tokens": {
+                name: next(host.tokens for host in self.hosts.values() if host.cluster == name)
+                for name in self.plan.clusters
+            },
+            "hosts": {
+                host.name: {
+                    "cluster": host.cluster,
+                    "node": host.node,
+                    "type": host.addresses.kind.value,
+                    "inventory_host": host.inventory_host,
+                    "pid": host.pid,
+                    "root": host.root,
+                    "api_host": host.api_host,
+                    "api6": str(host.addresses.api6.ip),
+                    "fingerprint": host.fingerprint,
+                    "migration_address": host.migration_address,
+                    "namespace": host.namespace,
+                    "state": str(host.state),
+                    "has_api": host.has_api,
+                }
+                for host in self.hosts.values()
+            },
+            **more,
+        }
         new = self.directory / "lab.json.new"
         new.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         new.chmod(0o600)
@@ -253,8 +316,14 @@ class Lab:
         lab = cls(plan, directory, slow_mib=facts["slow_mib"])
         for addresses in plan.hosts():
             known = facts["hosts"][addresses.name]
-            host = Host(plan, addresses, directory / "hosts" / addresses.name, known["fingerprint"],
-                        has_api=known["has_api"], tokens=facts["tokens"][addresses.cluster])
+            host = Host(
+                plan,
+                addresses,
+                directory / "hosts" / addresses.name,
+                known["fingerprint"],
+                has_api=known["has_api"],
+                tokens=facts["tokens"][addresses.cluster],
+            )
             with contextlib.suppress(FileNotFoundError):
                 host.pid = int((host.state / "pid").read_text(encoding="ascii"))
             lab.hosts[host.name] = host
@@ -275,6 +344,7 @@ class Lab:
     def create_vm(self, host: Host, vmid: int, name: str, **options: object):
         """See vms.create_vm."""
         from .vms import create_vm
+
         return create_vm(host, vmid, name, **options)  # type: ignore[arg-type]
 
 
@@ -321,8 +391,13 @@ def _end_ssh_masters(directory: Path) -> None:
     """End the connections that Ansible's ssh keeps open, and remove their sockets."""
     for path in directory.iterdir() if directory.is_dir() else ():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(["ssh", "-F", "none", "-O", "exit", "-S", str(path), "lab"], capture_output=True,
-                           stdin=subprocess.DEVNULL, check=False, timeout=2.0)
+            subprocess.run(
+                ["ssh", "-F", "none", "-O", "exit", "-S", str(path), "lab"],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=2.0,
+            )
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -366,8 +441,9 @@ def _claim(clusters: Clusters, instance: int | None, state: Path) -> tuple[Addre
         network.ip_batch(["netns add " + plan.fabric])
         subprocess.run(["ip", "-n", plan.fabric, "link", "set", "lo", "alias", str(state)[-250:]], check=True)
         return plan, claim
-    raise LabError("no free instance number" if instance is None else
-                   "instance %d is taken, or its network is in use" % instance)
+    raise LabError(
+        "no free instance number" if instance is None else "instance %d is taken, or its network is in use" % instance
+    )
 
 
 def _clear_debris(state: Path) -> None:
@@ -390,9 +466,11 @@ def _clear_debris(state: Path) -> None:
 
 def _fabric_settings(plan: AddressPlan) -> None:
     """Routing on; bridged frames past iptables (lab.md 1.11: a machine's drop policy swallowed them)."""
-    script = ("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; "
-              "for f in iptables ip6tables arptables; do "
-              "[ ! -e /proc/sys/net/bridge/bridge-nf-call-$f ] || echo 0 >/proc/sys/net/bridge/bridge-nf-call-$f; done")
+    script = (
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; "
+        "for f in iptables ip6tables arptables; do "
+        "[ ! -e /proc/sys/net/bridge/bridge-nf-call-$f ] || echo 0 >/proc/sys/net/bridge/bridge-nf-call-$f; done"
+    )
     subprocess.run([*network.in_namespace(plan.fabric), "sh", "-c", script], check=True)
 
 
@@ -409,8 +487,9 @@ def _venv() -> Path | None:
     python = (venv / "bin" / "python").resolve()
     for hidden in (*_hidden(), "/root", "/tmp", "/run"):
         if python.is_relative_to(hidden):
-            raise LabError("the hosts hide %s, where the Python of %s lies: make it with /usr/bin/python3" % (
-                hidden, venv))
+            raise LabError(
+                "the hosts hide %s, where the Python of %s lies: make it with /usr/bin/python3" % (hidden, venv)
+            )
     return venv
 
 
@@ -421,8 +500,10 @@ def _hidden() -> list[str]:
 
 def _interfaces(host: Host) -> str:
     """/etc/network/interfaces as Proxmox writes it, for the network API."""
-    return ("auto lo\niface lo inet loopback\n\niface guest inet manual\n\nauto api\niface api inet static\n"
-            "\taddress %s\n\tgateway %s\n\nauto mig\niface mig inet static\n\taddress %s\n\n"
-            "auto vmbr0\niface vmbr0 inet manual\n\tbridge-ports guest\n\tbridge-stp off\n\tbridge-fd 0\n\n"
-            "auto vmbr1\niface vmbr1 inet manual\n\tbridge-ports none\n\tbridge-stp off\n\tbridge-fd 0\n"
-            % (host.addresses.api4, host.addresses.gateway4, host.addresses.migration4))
+    return (
+        "auto lo\niface lo inet loopback\n\niface guest inet manual\n\nauto api\niface api inet static\n"
+        "\taddress %s\n\tgateway %s\n\nauto mig\niface mig inet static\n\taddress %s\n\n"
+        "auto vmbr0\niface vmbr0 inet manual\n\tbridge-ports guest\n\tbridge-stp off\n\tbridge-fd 0\n\n"
+        "auto vmbr1\niface vmbr1 inet manual\n\tbridge-ports none\n\tbridge-stp off\n\tbridge-fd 0\n"
+        % (host.addresses.api4, host.addresses.gateway4, host.addresses.migration4)
+    )

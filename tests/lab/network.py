@@ -19,8 +19,22 @@ from pathlib import Path
 
 from .trees import HostType
 
-__all__ = ["INSTANCES", "AddressPlan", "Clusters", "Segment", "HostAddresses", "NetworkError", "fabric_batch",
-           "host_batch", "in_namespace", "ip_batch", "machine_batch", "machine_networks", "overlaps", "remove_links"]
+__all__ = [
+    "INSTANCES",
+    "AddressPlan",
+    "Clusters",
+    "Segment",
+    "HostAddresses",
+    "NetworkError",
+    "fabric_batch",
+    "host_batch",
+    "in_namespace",
+    "ip_batch",
+    "machine_batch",
+    "machine_networks",
+    "overlaps",
+    "remove_links",
+]
 
 INSTANCES = range(0, 100)
 Clusters = Mapping[str, "int | list[str] | dict[str, str]"]
@@ -87,8 +101,10 @@ class AddressPlan:
         for name, count in self.clusters.items():
             nodes = self.node_names(name)
             if not name.isalpha() or not name.islower() or not nodes or max(map(len, nodes)) > LONGEST_HOST_NAME:
-                raise ValueError("cluster %r with %r nodes: lower case letters, node names of at most %d characters"
-                                 % (name, count, LONGEST_HOST_NAME))
+                raise ValueError(
+                    "cluster %r with %r nodes: lower case letters, node names of at most %d characters"
+                    % (name, count, LONGEST_HOST_NAME)
+                )
 
     def node_names(self, cluster: str) -> list[str]:
         """The nodes of a cluster, in order."""
@@ -141,14 +157,21 @@ class AddressPlan:
             segment = self.api_segment(cluster)
             for node in self.node_names(cluster):
                 host = FIRST_HOST + len(found)
-                found.append(HostAddresses(
-                    name=node if everybody.count(node) == 1 else node + letter, node=node, cluster=cluster,
-                    index=len(found),
-                    api4=self.address4(segment, host), api6=self.address6(segment, host),
-                    migration4=self.address4(self.MIGRATION_SEGMENT, host),
-                    migration6=self.address6(self.MIGRATION_SEGMENT, host),
-                    gateway4=self.address4(segment, GATEWAY).ip, gateway6=self.address6(segment, GATEWAY).ip,
-                    kind=self.host_type(cluster, node)))
+                found.append(
+                    HostAddresses(
+                        name=node if everybody.count(node) == 1 else node + letter,
+                        node=node,
+                        cluster=cluster,
+                        index=len(found),
+                        api4=self.address4(segment, host),
+                        api6=self.address6(segment, host),
+                        migration4=self.address4(self.MIGRATION_SEGMENT, host),
+                        migration6=self.address6(self.MIGRATION_SEGMENT, host),
+                        gateway4=self.address4(segment, GATEWAY).ip,
+                        gateway6=self.address6(segment, GATEWAY).ip,
+                        kind=self.host_type(cluster, node),
+                    )
+                )
         return found
 
     @property
@@ -192,27 +215,34 @@ def machine_batch(plan: AddressPlan) -> list[str]:
     ]
     for host in plan.hosts():
         for segment in Segment:
-            lines.append("link add %s netns %s type veth peer name %s netns %s" % (
-                segment.value, plan.namespace(host.name), plan.port(segment, host.name), plan.fabric))
+            lines.append(
+                "link add %s netns %s type veth peer name %s netns %s"
+                % (segment.value, plan.namespace(host.name), plan.port(segment, host.name), plan.fabric)
+            )
     return lines
 
 
 def fabric_batch(plan: AddressPlan) -> list[str]:
     """ip -batch lines for the fabric: bridges, their addresses (API segments only), and all ports."""
-    lines = ["link set lo up",
-             "addr add %s dev machine" % plan.controller_gateway4,
-             "addr add %s dev machine nodad" % plan.controller_gateway6,
-             "link set machine up"]
+    lines = [
+        "link set lo up",
+        "addr add %s dev machine" % plan.controller_gateway4,
+        "addr add %s dev machine nodad" % plan.controller_gateway6,
+        "link set machine up",
+    ]
     for cluster in plan.clusters:
         number = plan.api_segment(cluster)
-        lines += ["link add br%d type bridge" % number,
-                  "addr add %s dev br%d" % (plan.address4(number, GATEWAY), number),
-                  "addr add %s dev br%d nodad" % (plan.address6(number, GATEWAY), number)]
+        lines += [
+            "link add br%d type bridge" % number,
+            "addr add %s dev br%d" % (plan.address4(number, GATEWAY), number),
+            "addr add %s dev br%d nodad" % (plan.address6(number, GATEWAY), number),
+        ]
     lines += ["link add br%d type bridge" % number for number in (plan.MIGRATION_SEGMENT, plan.GUEST_SEGMENT)]
     for host in plan.hosts():
         for segment in Segment:
-            lines.append("link set %s master %s up" % (
-                plan.port(segment, host.name), plan.bridge(segment, host.cluster)))
+            lines.append(
+                "link set %s master %s up" % (plan.port(segment, host.name), plan.bridge(segment, host.cluster))
+            )
     bridges = {plan.bridge(segment, cluster) for segment in Segment for cluster in plan.clusters}
     return lines + ["link set %s up" % bridge for bridge in sorted(bridges)]
 
@@ -249,8 +279,9 @@ def ip_batch(lines: list[str], namespace: str | None = None) -> None:
 
 def machine_networks() -> list[ipaddress.IPv4Network]:
     """The IPv4 networks the machine already routes."""
-    done = subprocess.run(["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        ["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=False
+    )
     found = []
     for route in json.loads(done.stdout or "[]"):
         try:
@@ -263,8 +294,7 @@ def machine_networks() -> list[ipaddress.IPv4Network]:
 def overlaps(plan: AddressPlan, networks: list[ipaddress.IPv4Network]) -> bool:
     """Whether the machine uses part of this instance's addresses; a wider route of its own (a VPN's 10/8) does not
     hinder, because the lab's route is more specific."""
-    return any(network.prefixlen >= plan.network4.prefixlen and network.overlaps(plan.network4)
-               for network in networks)
+    return any(network.prefixlen >= plan.network4.prefixlen and network.overlaps(plan.network4) for network in networks)
 
 
 def remove_links(plan: AddressPlan) -> None:
