@@ -22,6 +22,8 @@ __all__ = ["MAX_ATTEMPTS", "information", "precopy"]
 
 MAX_ATTEMPTS = 3  # of a switchover with mirrors that cannot be kept in step (DESIGN 5.5)
 _POLL = 1.0  # seconds
+_FIRST_POLL = 0.1  # seconds; doubled up to _POLL: mostly empty RAM ends sooner than its size says
+_EVENT_WAIT = 0.1  # seconds; STOP may have come just before the monitor was held
 _NEAR = 2.0  # seconds of remaining transfer from which on the monitor is held (DESIGN 2)
 _HOLD = 2.5  # seconds that the monitor is held at most; Proxmox's own pollers give up after 3 s (pve-cli 5)
 _GAP = 0.3  # seconds between two holds
@@ -79,10 +81,12 @@ def _wait_in_step(context: Context) -> None:
 
 def _follow(context: Context) -> None:
     clock = context.world.clock
+    poll, last = _FIRST_POLL, (clock.monotonic(), 0)
     while True:
         info = information(context)
+        now = clock.monotonic()
         if _is_paused(info):
-            context.stopped_at = clock.monotonic()
+            context.stopped_at = now
             return
         _tell(context, info)
         context.pumps["ram"].set_rate(context.stream_rate())  # the measure gets better with every byte
@@ -91,12 +95,15 @@ def _follow(context: Context) -> None:
         if context.facts.mirrors:
             mirroring.jobs(context)
         mirroring.check_guest(context)
-        if _is_near(context, info):
+        fall = (last[1] - info.remaining) / max(now - last[0], _FIRST_POLL)
+        last = (now, info.remaining)
+        if _is_near(context, info, fall):
             if _hold(context):
                 return
             context.pause(_GAP)
         else:
-            context.pause(_POLL)
+            context.pause(poll)
+            poll = min(_POLL, 2 * poll)
 
 
 def _is_paused(info: MigrationInfo) -> bool:
@@ -118,9 +125,15 @@ def failed(info: MigrationInfo) -> TransferFailed:
     )
 
 
-def _is_near(context: Context, info: MigrationInfo) -> bool:
-    rate = info.bandwidth or context.stream_rate()
-    return info.status is MigrationStatus.ACTIVE and info.total > 0 and info.remaining < _NEAR * rate
+def _is_near(context: Context, info: MigrationInfo, fall: float = 0.0) -> bool:
+    """Whether the guest may stand still soon: every moment until that is seen is one more of its pause.
+
+    ``fall`` is the rate (bytes/s) at which the remaining RAM became less: zeros go faster than any bandwidth.
+    """
+    if info.total == 0:
+        return True  # it has just begun: a small VM may be done before the next look
+    rate = max(info.bandwidth or context.stream_rate(), fall)
+    return info.status is MigrationStatus.ACTIVE and info.remaining < _NEAR * rate
 
 
 def _hold(context: Context) -> bool:
@@ -139,7 +152,7 @@ def _hold(context: Context) -> bool:
             if stopped is not None:
                 clock.sleep(0.002)
             else:
-                event = qmp.wait_event(("STOP", "SHUTDOWN"), min(end, clock.monotonic() + 0.5))
+                event = qmp.wait_event(("STOP", "SHUTDOWN"), min(end, clock.monotonic() + _EVENT_WAIT))
                 mirroring.check_state(context, qmp.execute("query-status"))
                 stopped = clock.monotonic() if event is not None else None
     return False

@@ -44,6 +44,39 @@ def test_monitor_is_never_held_longer_than_its_bound(tmp_path):
     assert min(later[0] - earlier[1] for earlier, later in zip(holds, holds[1:])) >= 0.3
 
 
+def seen_after(cluster, tmp_path, remaining, stops_at) -> float:
+    """Seconds between the guest's stop and the moment in which the worker knows; RAM of 64 GiB."""
+    clock, total = cluster.clock, 64 << 30
+    begin = clock.now
+    cluster.qemu.migration = "active"
+
+    def answer(_arguments):
+        if clock.now - begin >= stops_at:
+            return {"status": "pre-switchover"}
+        left = remaining(clock.now - begin)
+        if left is None:
+            return {"status": "setup"}
+        return {"status": "active", "ram": {"total": total, "transferred": 1, "remaining": int(left)}}
+
+    cluster.qemu.query_migrate = answer
+    context = context_of(cluster, tmp_path)
+    context.pumps["ram"] = FakePump()
+    context.applied_limits = context.requests.limits
+    precopy._follow(context)
+    return clock.now - begin - stops_at
+
+
+def test_small_vm_is_seen_to_stop_at_once(tmp_path):
+    """It was ready before the second look."""
+    assert seen_after(Cluster(), tmp_path, lambda _at: None, 0.4) <= 0.11
+
+
+def test_empty_ram_that_goes_faster_than_its_bandwidth_is_seen_to_stop(tmp_path):
+    """4 GiB/s of zero pages: neither the bandwidth nor the limit says that the end is near."""
+    late = seen_after(Cluster(), tmp_path, lambda at: (64 << 30) - at * (4 << 30) if at else None, 15.9)
+    assert late <= precopy._GAP + 0.11
+
+
 @pytest.mark.parametrize("status", ["failed", "cancelled", "failing"])
 def test_migration_that_ends_early_is_told_with_its_reason(tmp_path, status):
     cluster = Cluster()
