@@ -30,6 +30,8 @@ QUICK = [
     "frame-unmasked", "http-mtunnel-errors", "lost-after-disk", "lost-after-start", "lost-after-version",
     "permissions-commands", "pipelining-and-array", "quit-arguments-9.1.10", "quit-arguments-9.2.6", "root-ticket",
     "storage-and-config-key-errors",
+    "remote-migrate-post-errors", "remote-migrate-capability-missing", "remote-migrate-online-delete",
+    "remote-migrate-tunnel-killed", "client-insecure-online", "insecure-parallel-ports",
 ]  # fmt: skip
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]

@@ -72,7 +72,7 @@ class Remote:
         except ssl.SSLCertVerificationError:
             connection = self._open(_unchecked())
             pinned = "none that a CA vouches for"
-        presented = fingerprint_of(connection.sock.getpeercert(True))
+        presented = fingerprint_of(connection.sock.getpeercert(True) or b"")
         if pinned is not None and pinned != presented:
             connection.close()
             raise Die(f"fingerprint '{presented}' not verified, abort!")
