@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 SLOW = {"bandwidth": "4 MiB/s"}
 DISKS = [Disk("scsi0", "fast", 64, "raw", fill_mib=40)]
-LONGEST_SILENCE = 12.0  # seconds between two lines: ten, and what a loaded machine needs to print one
+LONGEST_SILENCE = 15.0  # seconds between two lines: ten, and what a loaded machine needs to print one
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
