@@ -64,7 +64,7 @@ def run_stage(stage: str) -> Counts:
         status = process.wait()
     except BaseException:
         # The stage gets the chance to take its lab down before it is killed.
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:
