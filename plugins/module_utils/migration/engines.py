@@ -259,6 +259,8 @@ class WorkerEngine:
         if not _judge(spec, target, found, facts):
             return None
         known = report(facts) if facts is not None and facts.phase is Phase.COMPLETED else {}
+        if known.get("residue") and not _is_locked_by_a_move(target, found):
+            known["residue"] = []  # the lock that was left has been taken off since
         place = {"node": spec.target.node, "vmid": found, "upid": None, "volumes": []}
         return dict(
             known,

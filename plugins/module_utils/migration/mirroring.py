@@ -39,6 +39,9 @@ def mirror(context: Context) -> Outcome:
     """
     volumes = context.plan.mirrored
     devices = BlockDevice.parse_all(context.world.qmp.run("query-block"))
+    # All there is to move counts from the start: a percentage that falls would tell a person nothing.
+    context.totals.update({volume.key: find_drive(devices, volume.key).virtual_size for volume in volumes})
+    context.totals["ram"] = context.plan.memory
     for volume in volumes:
         _start(context, volume, find_drive(devices, volume.key), len(volumes))
         _wait_ready(context)
@@ -51,7 +54,6 @@ def _start(context: Context, volume: Volume, device: BlockDevice, count: int) ->
     """One mirror; its names are in the journal before QEMU hears them."""
     key = volume.key
     node, job = f"crosscluster-{key}", f"crosscluster-{key}"
-    context.totals[key] = device.virtual_size
     _pump, path = context.open_stream(key, Kind.NBD, replies.nbd_socket(context.target_vmid))
     context.note("mirror", key=key, job=job, node=node)
     with context.world.qmp.session(context.world.clock.monotonic() + 15.0) as qmp:

@@ -159,6 +159,7 @@ def _hold(context: Context) -> bool:
 
 
 def _tell(context: Context, info: MigrationInfo) -> None:
-    context.totals["ram"] = info.transferred + info.remaining
+    if info.total:  # pages of zeros are never sent, so what is left shrinks faster than what was sent grows
+        context.totals["ram"] = max(info.transferred + info.remaining, 1)
     context.moved["ram"] = info.transferred
     context.tell_progress(dirty_rate=info.dirty_rate_bytes, passes=info.passes)
