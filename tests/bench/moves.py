@@ -73,7 +73,7 @@ def by_product(lab: Lab, controller: Controller) -> Tuple[float, int]:
     """One play; its seconds without those from the journal's ``mirroring`` to its ``committed``, and the VM."""
     mover = Mover(lab, controller).create([Disk(size_mib=DISK_MIB)], watch=False, guest=False, memory=MEMORY_MIB)
     run = mover.migrate().expect(0)
-    times = {record["phase"]: record["time"] for record in mover.records() if "phase" in record}
+    times = {record["phase"]: record["time"] for record in mover.records() if "phase" in record and "time" in record}
     mover.destroy()
     return run.seconds - (times["committed"] - times["mirroring"]), mover.vmid
 
