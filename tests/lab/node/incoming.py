@@ -67,7 +67,9 @@ def address(incoming: Incoming) -> str:
     text = subprocess.run(
         ["ip", "-json", "address", "show", "to", incoming.network, "up"], stdout=subprocess.PIPE, check=False
     ).stdout
-    found = [info["local"] for link in json.loads(text or "[]") for info in link.get("addr_info", ())]
+    # what the filter leaves out is there as an empty object
+    links = json.loads(text or "[]")
+    found = [info["local"] for link in links for info in link.get("addr_info", ()) if "local" in info]
     if len(found) != 1:
         count = "multiple addresses" if found else "no address"
         raise Die(f"could not get IP: {count} configured on local node for network '{incoming.network}'")
