@@ -87,7 +87,7 @@ class Codec:
         """
         self._buffer += data
         *lines, rest = self._buffer.split(b"\n")
-        if max(len(rest), max(map(len, lines), default=0)) > self._max_line:
+        if max(map(len, (rest, *lines))) > self._max_line:
             raise self._invalid(f"a line is longer than {self._max_line} bytes")
         self._buffer = bytearray(rest)
         return [self._message(bytes(line)) for line in lines if line.strip()]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Union
 
@@ -419,7 +418,3 @@ def main(stdin: int = 0, stdout: int = 1, clock: Callable[[], float] = time.mono
     channel.tell(EventName.ENDED, {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, **figures})
     channel.close()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
