@@ -106,7 +106,6 @@ def test_vm_moves_to_an_older_qemu_that_has_its_machine(mover):
     vm.assert_guest_went_on()
 
 
-@pytest.mark.xfail(reason="the machines of the target's QEMU are not read before the first write", strict=True)
 def test_machine_that_the_target_lacks_is_refused_before_the_first_write(mover):
     vm = mover(source="beta1", target="alpha1").create(machine=NEW_MACHINE)
     hosts = (vm.source_host, vm.target_host)

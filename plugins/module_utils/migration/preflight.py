@@ -9,7 +9,7 @@ The same look serves check mode, the start of a migration and the moment right b
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import Side
 from ..proxmox.vm_config import Nic, VmConfig
@@ -27,6 +27,7 @@ __all__ = ["check_target", "look", "raise_refusals"]
 
 # Storage types that keep images as files, and so in more than one format (mtunnel-protocol 7.3).
 _FILE_STORAGES = frozenset({"dir", "nfs", "cifs", "cephfs", "glusterfs", "btrfs"})
+_MACHINE = re.compile(r"pc-(q35|i440fx)-([0-9]{1,3})\.([0-9]{1,3})(?:\+pve[0-9]+)?", re.ASCII)
 _MOVABLE = {RunState.RUNNING: "running", RunState.PAUSED: "paused"}
 
 
@@ -211,6 +212,7 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
         kind = available[volume.storage].type
         if volume.format != "raw" and kind and kind not in _FILE_STORAGES:
             _check_format(spec, volume, kind)
+    _check_machine(spec, plan, target)
     _check_space(plan, {name: entry.available for name, entry in available.items()})
     bridges = set(target.bridge_names())
     for key, nic in sorted(plan.nics.items()):
@@ -221,6 +223,26 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
                 f"node {spec.target.node} has no bridge '{nic.bridge}' for {key}",
                 "Correct nics, or create the bridge",
             )
+
+
+def _check_machine(spec: Spec, plan: Plan, target: Target) -> None:
+    """A machine newer than the target's QEMU would only fail at `start`, after volumes were made (hazard 14)."""
+    wanted = _MACHINE.fullmatch(plan.machine)
+    if wanted is None:
+        return
+    known = [found for found in map(_MACHINE.fullmatch, target.machines()) if found]
+    versions = [_version(found) for found in known if found.group(1) == wanted.group(1)]
+    if versions and _version(wanted) > max(versions):
+        raise _refuse_target(
+            "MACHINE_UNSUPPORTED",
+            f"machine {plan.machine}",
+            f"the QEMU of node {spec.target.node} is too old for the machine {plan.machine} that the VM runs with",
+            "Upgrade the target node, or restart the VM with an older machine version",
+        )
+
+
+def _version(machine: re.Match[str]) -> Tuple[int, int]:
+    return int(machine.group(2)), int(machine.group(3))
 
 
 def _check_format(spec: Spec, volume: Volume, kind: str) -> None:

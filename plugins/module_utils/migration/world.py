@@ -153,6 +153,9 @@ class Target(Protocol):
     def volumes_of(self, storage: str, vmid: int) -> List[str]:
         """Volume ids of that owner on a storage."""
 
+    def machines(self) -> List[str]:
+        """Versioned machines that the node's QEMU knows."""
+
     def version(self) -> str:
         """Version of pve-manager."""
 

@@ -278,6 +278,11 @@ class TargetApi:
                 return upid
         return None
 
+    def machines(self) -> List[str]:
+        """Versioned machines that the node's QEMU knows."""
+        raw = _list(self._session.get("nodes", self._node, "capabilities", "qemu", "machines"), "machine list")
+        return [_string(_object(entry, "machine list"), "id", "machine list") for entry in raw]
+
     def version(self) -> str:
         """Version of the target's pve-manager."""
         return _string(_object(self._session.get("version"), "version"), "version", "version")

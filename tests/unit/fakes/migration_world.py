@@ -391,6 +391,9 @@ class FakeTarget:
         self._up()
         return [volid for volid in self.volumes if volid.startswith(f"{storage}:{vmid}/")]
 
+    def machines(self) -> List[str]:
+        return ["pc-q35-7.2", "pc-i440fx-9.0+pve0", "virt-9.0"]
+
     def version(self) -> str:
         return "9.2.11"
 

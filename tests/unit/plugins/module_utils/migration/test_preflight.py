@@ -109,6 +109,19 @@ def test_format_that_the_storage_cannot_hold_is_refused():
     assert error.code == "FORMAT_UNSUPPORTED"
 
 
+def test_machine_newer_than_the_target_s_qemu_is_refused():
+    error = refusal({"machines": ["pc-q35-7.1", "pc-i440fx-9.0", "virt-9.0"]})
+    assert (error.code, error.object) == ("MACHINE_UNSUPPORTED", "machine pc-q35-7.2")
+
+
+@pytest.mark.parametrize("machines", [["pc-q35-7.2"], ["pc-q35-9.0+pve1"], ["pc-i440fx-7.1"], []])
+def test_machine_that_the_target_may_know_is_not_refused(machines):
+    cluster = Cluster()
+    plan = look(cluster)
+    cluster.target.machines = lambda: machines
+    preflight.check_target(spec_of(), plan, cluster.target)
+
+
 def test_looking_changes_nothing():
     cluster = Cluster()
     look(cluster)

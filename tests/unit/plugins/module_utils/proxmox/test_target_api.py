@@ -233,3 +233,9 @@ def test_version_and_permissions():
     })  # fmt: skip
     assert target.version() == "9.2.11"
     assert target.permissions() == {"/": ["Sys.Audit", "Sys.Incoming"]}
+
+
+def test_machines_are_the_ids_of_the_list():
+    path = "GET nodes/b1/capabilities/qemu/machines"
+    session = FakeSession({path: [{"id": "pc-q35-9.2+pve1", "type": "q35"}, {"id": "pc-i440fx-7.2"}]})
+    assert TargetApi(session, "b1").machines() == ["pc-q35-9.2+pve1", "pc-i440fx-7.2"]
