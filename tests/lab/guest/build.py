@@ -88,8 +88,9 @@ def _keep_kernel(tree: Path, cache: Path, package: str) -> None:
     base = next(path for path in (tree / "lib" / "modules", tree / "usr" / "lib" / "modules") if path.is_dir())
     base = next(base.iterdir())
     files = {re.sub(r"\.ko(\.\w+)?$", "", path.name).replace("-", "_"): path for path in base.rglob("*.ko*")}
-    built_in = {Path(line).stem.replace("-", "_")
-                for line in (base / "modules.builtin").read_text(encoding="ascii").split()}
+    built_in = {
+        Path(line).stem.replace("-", "_") for line in (base / "modules.builtin").read_text(encoding="ascii").split()
+    }
 
     def read(name: str) -> bytes | None:
         if name in built_in:
@@ -113,10 +114,16 @@ def _make_initrd(cache: Path, initrd: str) -> None:
     worker = cache / "worker"
     _compile(worker)
     names = json.loads((cache / "kernel.json").read_text(encoding="ascii"))["modules"]
-    entries = [initramfs.directory("dev"), initramfs.device("dev/console", 5, 1), initramfs.directory("modules"),
-               initramfs.file("init", worker.read_bytes(), 0o755)]
-    entries += [initramfs.file("modules/%02d-%s" % (number, name), (cache / "modules" / name).read_bytes())
-                for number, name in enumerate(names)]
+    entries = [
+        initramfs.directory("dev"),
+        initramfs.device("dev/console", 5, 1),
+        initramfs.directory("modules"),
+        initramfs.file("init", worker.read_bytes(), 0o755),
+    ]
+    entries += [
+        initramfs.file("modules/%02d-%s" % (number, name), (cache / "modules" / name).read_bytes())
+        for number, name in enumerate(names)
+    ]
     for old in cache.glob("initrd-*"):
         if old.stat().st_mtime < time.time() - KEEP:  # a lab that is up still boots from its own
             old.unlink()
