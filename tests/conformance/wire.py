@@ -11,6 +11,7 @@ import base64
 import ctypes
 import hashlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -43,6 +44,7 @@ class Stream:
         self._lock, self._send_lock = threading.Lock(), threading.Lock()
         self.close_notify = False
         self._handshake()
+        self._raw.settimeout(None)
 
     def _handshake(self) -> None:
         while True:
@@ -98,13 +100,17 @@ class Stream:
                 except ssl.SSLZeroReturnError:
                     self.close_notify = True
                     return b""
-            self._raw.settimeout(None if until is None else max(0.001, until - time.monotonic()))
             try:
+                # the socket stays blocking: a timeout set here would strike a sender in another thread
+                if not select.select(
+                    [self._raw], [], [], None if until is None else max(0.0, until - time.monotonic())
+                )[0]:
+                    raise TimeoutError
                 cipher = self._raw.recv(1 << 18)
-            except ConnectionError:
+            except TimeoutError:
+                raise
+            except (ConnectionError, ValueError):
                 return b""
-            except (socket.timeout, BlockingIOError):
-                raise TimeoutError from None
             except OSError:
                 return b""
             if not cipher:
