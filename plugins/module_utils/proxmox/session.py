@@ -98,7 +98,8 @@ class Session:
             if method == "GET":
                 raise
             # A success that cannot be read, a cut answer for instance: something was done.
-            raise _unknown(name, error.message, self.endpoint) from error
+            # pylint cannot see through the relative import that the class is an exception.
+            raise _unknown(name, error.message, self.endpoint) from error  # pylint: disable=bad-exception-cause
 
     def _encode(self, method: str, path: str, params: Mapping[str, Any]) -> bytes:
         form = urlencode([(key, _text(value)) for key, value in params.items() if value is not None])

@@ -298,8 +298,10 @@ class TargetApi:
         except ApiRefused as error:
             # pve-cli 5: an unknown VMID is a 500 with this text; there is no status of its own for it.
             if error.status == 500 and f"qemu-server/{vmid}.conf' does not exist" in error.message:
-                raise VmAbsent(
-                    f"VM {vmid} does not exist on node {self._node}", object=f"VM {vmid}", status=error.status
+                absent = f"VM {vmid} does not exist on node {self._node}"
+                # pylint cannot see through the relative import that the class is an exception.
+                raise VmAbsent(  # pylint: disable=bad-exception-cause
+                    absent, object=f"VM {vmid}", status=error.status
                 ) from error
             raise
 
