@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import time
+from pathlib import Path
 from typing import Any, Iterable
 
 from lab.harness import Guest
@@ -42,7 +44,19 @@ class Mover:
             self.guest.wait_heartbeats(5)
             if list(disks):
                 self.guest.wait_acknowledged(2)
+        self._wait_listed()
         return self
+
+    def _wait_listed(self) -> None:
+        """The cluster shows a new VM without its name until its status daemon has told of it, as Proxmox does."""
+        deadline = time.monotonic() + SETTLE
+        argv = ["pvesh", "get", "/cluster/resources", "--type", "vm", "--output-format", "json"]
+        while time.monotonic() < deadline:
+            entries = json.loads(self.source_host.run(argv).stdout.splitlines()[-1])
+            if any(entry.get("vmid") == self.vmid and entry.get("name") == self.name for entry in entries):
+                return
+            time.sleep(0.3)
+        raise TimeoutError(f"the cluster does not list {self.name}")
 
     @property
     def source(self) -> Side:
@@ -80,12 +94,20 @@ class Mover:
         """Take both copies away, so that the next test has the machine for itself."""
         if self.guest is not None:
             self.guest.close()
+        self._wait_worker_gone()
         for side in (self.source, self.target, *self._retired):
             for argv in (["qm", "unlock"], ["qm", "stop"], ["qm", "destroy"]):
                 if side.config_text is not None:
                     side.host.run([*argv, str(side.vmid)], check=False)
             for path in STORAGES.values():
                 shutil.rmtree(side.host.path(f"{path}/images/{side.vmid}"), ignore_errors=True)
+
+    def _wait_worker_gone(self) -> None:
+        """A worker answers for some seconds after its end; the next test shall find the node as it was."""
+        base = Path(self.source_host.path("/run/crosscluster"))
+        deadline = time.monotonic() + SETTLE
+        while base.is_dir() and any(path.is_dir() for path in base.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     # -- what must hold ------------------------------------------------------------------------------------------
 

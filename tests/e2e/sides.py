@@ -165,7 +165,7 @@ def journals_of(host: Any, vmid: int) -> Iterator[list[dict[str, Any]]]:
     """The records of every journal of one source VM."""
     for path in journal_paths(host):
         records = journal_records(path)
-        if records and (records[0].get("spec") or {}).get("vmid", vmid) == vmid:
+        if records and records[0]["spec"]["source"]["vmid"] == vmid:
             yield records
 
 
