@@ -64,13 +64,16 @@ def _signal(pids: list[int], number: int) -> None:
 
 
 def _qemu(side: Any) -> list[int]:
-    """The QEMU of a VM on a host, as the machine counts it."""
-    mark = f"-id {side.vmid} "
-    return [
+    """The QEMU of a VM on a host, as the machine counts it. A blow that hits nothing would prove nothing."""
+    mark = f"/run/qemu-server/{side.vmid}.qmp,"
+    found = [
         pid
         for pid in namespace_pids(side.host.namespace)
         if (line := _command_line(pid)) and "qemu" in line and mark in line
     ]
+    if not found:
+        raise LookupError(f"VM {side.vmid} has no QEMU on {side.host.name}")
+    return found
 
 
 def nothing(_scene: Any) -> Healing:
