@@ -388,11 +388,16 @@ def _uuid(spec: Spec) -> Optional[str]:
     """The VM's uuid: as given, else from its configuration; None when it is not here any more."""
     if spec.uuid is not None:
         return spec.uuid
+    config = _source_config(spec)
+    return (config.uuid or None) if config else None
+
+
+def _source_config(spec: Spec) -> Optional[VmConfig]:
+    """The VM's configuration on this node; None when it is not here any more."""
     try:
-        config = VmConfig.parse(SourceNode(spec.vmid).config().decode("utf-8", "surrogateescape"))
+        return VmConfig.read(SourceNode(spec.vmid).config())
     except VmAbsent:
         return None
-    return config.uuid or None
 
 
 def _same_spec(spec: Spec, facts: Facts) -> None:
@@ -411,7 +416,8 @@ def _same_vm(spec: Spec, target: TargetApi, uuid: Optional[str]) -> Optional[int
     if uuid is None:
         return None
     wanted = spec.vmid if spec.target.vmid in ("same", "pool") else int(spec.target.vmid)
-    name = _name(spec)
+    config = _source_config(spec)
+    name = config.values.get("name", "") if config else ""
     found: List[int] = []
     left = _left_behind(spec, target)
     for entry in target.vm_resources():
@@ -427,14 +433,6 @@ def _same_vm(spec: Spec, target: TargetApi, uuid: Optional[str]) -> Optional[int
             remedy="Find out which one is the VM; a uuid must not be used twice",
         )
     return found[0] if found else None
-
-
-def _name(spec: Spec) -> str:
-    try:
-        config = VmConfig.parse(SourceNode(spec.vmid).config().decode("utf-8", "surrogateescape"))
-    except VmAbsent:
-        return ""
-    return config.values.get("name", "")
 
 
 def _uuid_at_target(target: TargetApi, entry: VmResource) -> Optional[str]:

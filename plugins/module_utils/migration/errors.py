@@ -156,6 +156,14 @@ class GuestOff(MigrationError):
 
     code = "GUEST_OFF"
 
+    def __init__(self, vmid: int) -> None:
+        super().__init__(
+            "the guest powered itself off during the migration",
+            side=Side.SOURCE,
+            object=f"VM {vmid}",
+            remedy="Move the stopped VM with offline: true",
+        )
+
 
 class SourceLost(MigrationError):
     """The QEMU process of the source is gone."""

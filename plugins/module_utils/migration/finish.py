@@ -67,7 +67,7 @@ def _neutralise(context: Context) -> None:
     """The kept copy: no start at boot, no link on any NIC, and a word in its notes (safety 2)."""
     source, facts = context.world.source, context.facts
     try:
-        config = VmConfig.parse(source.config().decode("utf-8", "surrogateescape"))
+        config = VmConfig.read(source.config())
         mark = f"crosscluster {facts.migration_id}: committed to {context.spec.target.node}/{facts.target_vmid}"
         if mark in config.description:
             return

@@ -9,7 +9,6 @@ greeting already, so ``blockdev-add`` does not wait for a silent peer (qemu-fact
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..errors import Side
@@ -27,7 +26,6 @@ __all__ = ["END_TIMEOUT", "behind", "check_guest", "check_state", "end", "jobs",
 
 _POLL = 0.5  # seconds between two looks at the jobs
 END_TIMEOUT = 10.0  # seconds for a ready mirror to end; the guest is paused meanwhile
-_LOG = logging.getLogger(__name__)
 
 
 def mirror(context: Context) -> Outcome:
@@ -102,12 +100,7 @@ def check_state(context: Context, answer: Any) -> RunState:
     """The same for an answer of ``query-status`` that is there already."""
     state = RunStatus.parse(answer).state
     if state is RunState.SHUTDOWN:
-        raise GuestOff(
-            "the guest powered itself off during the migration",
-            side=Side.SOURCE,
-            object=f"VM {context.facts.vmid}",
-            remedy="Move the stopped VM with offline: true",
-        )
+        raise GuestOff(context.facts.vmid)
     return state
 
 

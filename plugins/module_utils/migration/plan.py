@@ -89,7 +89,7 @@ class Plan:
 
     def differs(self, text: bytes) -> bool:
         """Whether a config read now says something else than the one of this plan."""
-        now = VmConfig.parse(text.decode("utf-8", "surrogateescape"))
+        now = VmConfig.read(text)
         return fingerprint(now) != fingerprint(self.config)
 
     def running_facts(self) -> Dict[str, Any]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Dict, Optional
 
 from ..errors import Side
@@ -27,7 +26,6 @@ _EVENT_WAIT = 0.1  # seconds; STOP may have come just before the monitor was hel
 _NEAR = 2.0  # seconds of remaining transfer from which on the monitor is held (DESIGN 2)
 _HOLD = 2.5  # seconds that the monitor is held at most; Proxmox's own pollers give up after 3 s (pve-cli 5)
 _GAP = 0.3  # seconds between two holds
-_LOG = logging.getLogger(__name__)
 
 
 def information(context: Context, timeout: float = 5.0) -> MigrationInfo:

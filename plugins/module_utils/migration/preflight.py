@@ -38,7 +38,7 @@ def look(spec: Spec, source: Source, qmp: Qmp) -> Plan:
         Refused: the first reason's code; all reasons are in the facts.
         VmAbsent: there is no such VM on this node.
     """
-    config = VmConfig.parse(source.config().decode("utf-8", "surrogateescape"))
+    config = VmConfig.read(source.config())
     _check_identity(spec, config)
     run_state = _run_state(spec, source, qmp)
     devices = BlockDevice.parse_all(qmp.run("query-block")) if run_state != "stopped" else []

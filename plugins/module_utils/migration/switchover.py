@@ -9,8 +9,6 @@ after it the return path does (qemu-facts 3.1, pve-cli 1).
 
 from __future__ import annotations
 
-import logging
-
 from ..errors import Side
 from ..proxmox.vm_config import VmConfig
 from ..qemu import migrate
@@ -26,7 +24,6 @@ SWITCHOVER_DEADLINE = 10.0  # seconds in `device` (DESIGN 4, websocket); the pum
 _ROUND_TRIP = 5.0  # seconds for the proof that the control channel lives
 _LOADED_TIMEOUT = 5.0  # seconds for the target to be read as paused; the guest stands still
 _LOADED_REQUEST = 3.0  # seconds for one such request
-_LOG = logging.getLogger(__name__)
 
 
 def switchover(context: Context) -> Outcome:
@@ -114,7 +111,8 @@ def loaded(context: Context) -> None:
     while True:
         status = context.world.target.vm_status(context.target_vmid, timeout=_LOADED_REQUEST)
         if status.genuine and status.qmpstatus == "shutdown":
-            raise _guest_off(context)
+            context.note_or_remember("guest_off")  # it is off, and nobody continues it (qemu-facts 3.6)
+            raise GuestOff(context.facts.vmid)
         if status.genuine and status.qmpstatus == "paused":
             context.proof["target_loaded"] = "status/current: paused, with QMP-derived fields"
             return
@@ -129,17 +127,6 @@ def loaded(context: Context) -> None:
         clock.sleep(0.02)
 
 
-def _guest_off(context: Context) -> GuestOff:
-    """The guest powered itself off at the last moment; it is off, and nobody continues it (qemu-facts 3.6)."""
-    context.note_or_remember("guest_off")
-    return GuestOff(
-        "the guest powered itself off during the migration",
-        side=Side.SOURCE,
-        object=f"VM {context.facts.vmid}",
-        remedy="Move the stopped VM with offline: true",
-    )
-
-
 def check_unchanged(context: Context) -> None:
     """The VM is still no HA resource and its configuration is the one that was read (safety I2).
 
@@ -148,7 +135,7 @@ def check_unchanged(context: Context) -> None:
     """
     source, name = context.world.source, f"VM {context.facts.vmid}"
     text = source.config()
-    if VmConfig.parse(text.decode("utf-8", "surrogateescape")).lock != "migrate":
+    if VmConfig.read(text).lock != "migrate":
         raise VmChanged(
             "the lock of the VM was taken away during the migration",
             side=Side.SOURCE,

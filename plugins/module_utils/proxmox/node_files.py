@@ -144,7 +144,7 @@ class NodeFiles:
 
     def vm_config(self, vmid: int) -> VmConfig:
         """Config of a VM of this node, parsed; raises VmAbsent, ConfigInvalid."""
-        return VmConfig.parse(self.vm_config_bytes(vmid).decode("utf-8", "surrogateescape"))
+        return VmConfig.read(self.vm_config_bytes(vmid))
 
     def vm_lock(self, vmid: int) -> str:
         """Lock word of a VM of this node; empty without a lock."""

@@ -274,6 +274,11 @@ class VmConfig:
         config._check()
         return config
 
+    @classmethod
+    def read(cls, data: bytes) -> "VmConfig":
+        """From the file's bytes, whatever they are; raises as :meth:`parse`."""
+        return cls.parse(data.decode("utf-8", "surrogateescape"))
+
     def _check(self) -> None:
         names = [section.name for section in self.sections]
         for name in names:

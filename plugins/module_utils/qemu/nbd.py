@@ -41,7 +41,6 @@ MAX_LENGTH = 32 * 1024 * 1024  # bytes that follow one header; QEMU's own limit
 
 _OPTION = struct.Struct(">8sII")
 _OPTION_REPLY = struct.Struct(">QIII")
-_REQUEST = struct.Struct(">IHHQQI")
 _REQUEST_EXTENDED = struct.Struct(">IHHQQQ")
 _SIMPLE = struct.Struct(">IIQ")
 _STRUCTURED = struct.Struct(">IHHQI")
