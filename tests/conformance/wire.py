@@ -119,8 +119,7 @@ class Stream:
                 self._in.write(cipher)
 
     def finish(self) -> None:
-        """FIN only: no TLS close, no websocket close."""
-        self._raw.settimeout(None)
+        """FIN only: no TLS close, no websocket close; nothing if the connection is gone already."""
         try:
             self._raw.shutdown(socket.SHUT_RDWR)
         except OSError:
