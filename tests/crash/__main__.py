@@ -79,7 +79,8 @@ def run_all(todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
             write(rows)
             mark = "ok" if row["ok"] else "FAILED"
             rooted = "with" if target_root else "without"
-            text = f"{case.name} {rooted} root: expected {row['expected']}, got {row['got']} ({row['seconds']} s)"
+            got = row["got"].partition("\n")[0]
+            text = f"{case.name} {rooted} root: expected {row['expected']}, got {got} ({row['seconds']} s)"
             print(f"[{number}/{len(todo)}] {mark} {text}", flush=True)
 
 

@@ -35,6 +35,13 @@ LANDS_LATE = {
 }  # fmt: skip
 # Nobody is left who could clean up or tell; the next run does.
 CONTROLLER_BLOWS = {"kill_controller", "interrupt_controller", "terminate_controller", "cancel_runner"}
+# What each setting of a case is when the play is run again with nothing in its way.
+UNHINDERED: dict[str, Any] = {
+    "migrate_vm_limits": {},
+    "migrate_vm_controller_timeout": "120 s",
+    "migrate_vm_disks": {"default": "fast"},
+    "migrate_vm_nics": {"default": "vmbr0"},
+}
 POOL_FIRST = 20000  # the lab's pool of beta
 
 
@@ -115,16 +122,17 @@ class Trial:
 
     # -- the play --------------------------------------------------------------------------------------------------
 
-    def settings(self) -> dict[str, Any]:
-        """Extra variables: short waits, the lab's clusters with or without root on the target, what the case wants."""
+    def settings(self, hindered: bool = True) -> dict[str, Any]:
+        """Extra variables: the clusters with or without root on the target, and what the case wants if hindered."""
         clusters = self.scene.mover.controller.clusters()
-        beta = clusters["beta"]
-        beta["target_root"] = self.target_root
+        clusters["beta"]["target_root"] = self.target_root
         wanted = dict(self.case.settings)
-        token = wanted.pop("_token", None)
         wanted.pop("_vmid", None)
-        if token:
-            beta["api_token_secret"] = token
+        token = wanted.pop("_token", None)
+        if hindered and token:
+            clusters["beta"]["api_token_secret"] = token
+        if not hindered:
+            wanted = {key: UNHINDERED[key] for key in wanted}
         place = {"move_vmid": "pool"} if self._uses_pool() else {}
         return self.scene.mover.extra(crosscluster_clusters=clusters, **place, **wanted)
 
@@ -133,17 +141,8 @@ class Trial:
 
     def again(self) -> Run:
         """The same play once more, with nothing of the case in its way."""
-        extra = {**self.settings(), **self._unhindered()}
+        extra = self.settings(hindered=False)
         return self.scene.mover.controller.run("migrate", extra=extra, timeout=PLAY_TIMEOUT)
-
-    def _unhindered(self) -> dict[str, Any]:
-        plain = {
-            "migrate_vm_limits": {},
-            "migrate_vm_controller_timeout": "120 s",
-            "migrate_vm_disks": {"default": "fast"},
-            "migrate_vm_nics": {"default": "vmbr0"},
-        }
-        return {key: value for key, value in plain.items() if key in self.case.settings}
 
     # -- the order of things ---------------------------------------------------------------------------------------
 
@@ -163,7 +162,7 @@ class Trial:
             self._wait_and_strike()
         first = self._end_of_the_first_play()
         self._end_blow()
-        phase = self._settle()
+        phase = "" if self.verdict.expected == "R" else self._settle()
         findings = self._judge(first, phase)
         self._second_and_third(findings)
 
