@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from e2e.moves import assert_changes_nothing
-from lab.vms import Disk
+from lab.vms import EFI_MIB, Disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -85,21 +90,49 @@ def test_stopped_vm_moves_when_asked_to(mover):
     assert_changes_nothing(vm.migrate(move_offline=True))
 
 
-def test_volumes_that_cannot_be_mirrored_are_imported(mover):
-    """TPM state, cloud-init and an unused volume: copied byte by byte by the target's importer."""
+def test_volumes_beside_the_disks_arrive_as_they_were(mover):
+    """EFI disk: mirrored. TPM state, cloud-init and an unused volume: copied byte by byte by the target's importer.
+
+    To another storage and under another number, so that every name in the config has to be a new one.
+    """
     disks = [
         Disk("scsi0", "fast", 64),
-        Disk("tpmstate0", "fast", 4, "raw", options="version=v2.0"),
+        Disk("efidisk0", "fast", EFI_MIB, fill_mib=1, options="efitype=4m,pre-enrolled-keys=0"),
+        Disk("tpmstate0", "fast", 4, fill_mib=4, options="version=v2.0"),
+        Disk("ide2", "fast", 4, "qcow2", fill_mib=4, options="media=cdrom", name="cloudinit"),
         Disk("unused0", "fast", 32, "qcow2", fill_mib=4),
     ]
-    vm = mover().create(disks)
-    before = vm.source.image(vm.vm.volumes["tpmstate0"]).read_bytes()
-    vm.migrate().expect(0)
+    vm = mover()
+    vm.target_vmid = number = 20100 + vm.vmid
+    vm.create(disks, extra={"bios": "ovmf", "ciuser": "demo", "ipconfig0": "ip=dhcp"})
+    beside = {disk.key: disk.format for disk in disks[1:]}
+    before = {key: content(vm.source.image(vm.vm.volumes[key]), form) for key, form in beside.items()}
+    words = {"move_vmid": number, "move_storage": "local"}
+    vm.migrate(**words).expect(0)
     vm.assert_moved()
     vm.assert_guest_went_on()
-    after = vm.target.config["tpmstate0"].split(",")[0]
-    assert vm.target.image(after).read_bytes() == before
-    assert len(vm.target.volumes()) == 3
+    config = vm.target.config
+    assert {key: content(vm.target.image(config[key].split(",")[0]), form) for key, form in beside.items()} == before
+    # The image keeps its name but for the number, or Proxmox would take it for a CD; it is copied, never made anew.
+    assert config["ide2"] == f"local:{number}/vm-{number}-cloudinit.qcow2,media=cdrom,size=4M"
+    assert config["efidisk0"].startswith(f"local:{number}/vm-{number}-disk-")
+    assert config["efidisk0"].endswith(".raw,efitype=4m,format=raw,pre-enrolled-keys=0,size=528K")
+    assert {key: config[key] for key in ("bios", "ciuser", "ipconfig0")} == {
+        "bios": "ovmf", "ciuser": "demo", "ipconfig0": "ip=dhcp",
+    }  # fmt: skip
+    assert len(vm.target.volumes()) == len(disks)
+    assert_changes_nothing(vm.migrate(**words))
+
+
+def content(image: Path, form: str) -> str:
+    """Digest of what a guest would read; what a file of qcow2 looks like is its writer's business."""
+    raw = image.read_bytes()
+    if form != "raw":
+        with tempfile.NamedTemporaryFile(dir=image.parent, suffix=".reading") as copy:
+            subprocess.run(["qemu-img", "convert", "-U", "-f", form, "-O", "raw", image, copy.name], check=True)
+            raw = Path(copy.name).read_bytes()
+    assert any(raw), f"{image} is empty"
+    return hashlib.sha256(raw).hexdigest()
 
 
 def test_vm_takes_another_number_on_the_target(mover):

@@ -14,12 +14,13 @@ from pathlib import Path
 from .cluster_files import SMALL_STORAGE, STORAGES, THIN_STORAGE
 from .hosts import Host
 
-__all__ = ["GUEST_TAG", "Disk", "Vm", "config_text", "create_vm", "image_paths", "read_config", "size_text"]
+__all__ = ["EFI_MIB", "GUEST_TAG", "Disk", "Vm", "config_text", "create_vm", "image_paths", "read_config", "size_text"]
 
 GUEST_TAG = "labguest"
 MACHINE = "pc-q35-7.2"  # lab.md 3: exists in every QEMU of the lab
 CPU = "qemu64"
-DATA_START_MIB = 8  # behind the recorder's ring
+DATA_START_MIB = 8  # behind the recorder's ring, which only volumes of at least that size have
+EFI_MIB = 528 / 1024  # of `efitype=4m`
 STORAGE_PATHS = {**STORAGES, SMALL_STORAGE[0]: SMALL_STORAGE[1]}
 DRIVE_KEY = re.compile(r"(?:scsi|virtio|sata|ide|efidisk|tpmstate|unused)\d+")
 MIB = 1 << 20
@@ -27,14 +28,18 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk to make: its config key, where, how big, and how much of it holds random data from the start."""
+    """A disk to make: its config key, where, how big, and how much of it holds random data from the start.
+
+    The fraction of a MiB is for EFI disks (EFI_MIB); Proxmox names a cloud-init image `cloudinit` instead of disk-N.
+    """
 
     key: str = "scsi0"
     storage: str = "fast"
-    size_mib: int = 64
+    size_mib: float = 64
     format: str = "raw"
     fill_mib: int = 0
     options: str = ""
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str, number: int) -> Disk:
@@ -61,8 +66,10 @@ class Vm:
         return read_config(self.host, self.vmid)
 
 
-def size_text(mib: int) -> str:
-    """A size as Proxmox writes it: 4G, 64M."""
+def size_text(mib: float) -> str:
+    """A size as Proxmox writes it: 4G, 64M, 528K."""
+    if mib % 1:
+        return "%dK" % (mib * 1024)
     return "%dG" % (mib // 1024) if mib % 1024 == 0 else "%dM" % mib
 
 
@@ -175,18 +182,20 @@ def _make_volume(host: Host, vmid: int, disk: Disk) -> str:
     number = 0
     while any(directory.glob("vm-%d-disk-%d.*" % (vmid, number))):
         number += 1
-    name = "vm-%d-disk-%d.%s" % (vmid, number, disk.format)
+    name = "vm-%d-%s.%s" % (vmid, disk.name or "disk-%d" % number, disk.format)
     path = directory / name
     if not disk.fill_mib:
         options = ["-o", "preallocation=metadata"] if disk.format == "qcow2" else []
-        _qemu_img(["create", "-q", "-f", disk.format, *options, str(path), "%dM" % disk.size_mib])
+        _qemu_img(["create", "-q", "-f", disk.format, *options, str(path), size_text(disk.size_mib)])
     else:
         raw = path if disk.format == "raw" else path.with_suffix(".filling")
+        size = int(disk.size_mib * MIB)
+        start = DATA_START_MIB * MIB if disk.size_mib >= DATA_START_MIB else 0
         with open(raw, "wb") as image:
-            image.truncate(disk.size_mib * MIB)
-            image.seek(DATA_START_MIB * MIB)
-            for _ in range(min(disk.fill_mib, disk.size_mib - DATA_START_MIB)):
-                image.write(os.urandom(MIB))
+            image.truncate(size)
+            image.seek(start)
+            for place in range(start, min(start + disk.fill_mib * MIB, size), MIB):
+                image.write(os.urandom(min(MIB, size - place)))
         if raw != path:
             _qemu_img(["convert", "-q", "-O", disk.format, str(raw), str(path)])
             raw.unlink()
@@ -197,12 +206,12 @@ def _make_volume(host: Host, vmid: int, disk: Disk) -> str:
 def _make_device(host: Host, vmid: int, disk: Disk) -> str:
     """The same on the storage that is no directory; the node's own pvesm knows how its devices come about."""
     said = host.run(
-        ["pvesm", "alloc", disk.storage, str(vmid), "", "%dM" % disk.size_mib, "--format", disk.format]
+        ["pvesm", "alloc", disk.storage, str(vmid), "", str(int(disk.size_mib * 1024)), "--format", disk.format]
     ).stdout
     volid = said.rpartition("successfully created '")[2].rstrip("'\n")
     with open(host.path("%s/%s" % (THIN_STORAGE[1], volid.partition(":")[2])), "r+b") as image:
         image.seek(DATA_START_MIB * MIB)
-        for _ in range(max(0, min(disk.fill_mib, disk.size_mib - DATA_START_MIB))):
+        for _ in range(max(0, min(disk.fill_mib, int(disk.size_mib) - DATA_START_MIB))):
             image.write(os.urandom(MIB))
     return volid
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The QEMU command line of a VM: ids, buses and addresses as Proxmox gives them, on upstream QEMU under TCG.
 
-Differences, all deliberate: no `-id` and no `+pveN` machine suffix (upstream knows neither); no event monitor; an EFI
-disk is a drive without a flash device and the firmware stays SeaBIOS; a TPM is a volume only; image locks are off, as
-in Proxmox's own QEMU; aio is `threads` where the real one takes io_uring.
+Differences, all deliberate: no `-id` and no `+pveN` machine suffix (upstream knows neither); no event monitor; with
+`bios: ovmf` the flash of the firmware holds SeaBIOS (the one of the variables is the EFI disk); a TPM is a volume only;
+image locks are off, as in Proxmox's own QEMU; aio is `threads` where the real one takes io_uring.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ __all__ = ["Extras", "bridge_exists", "build", "guest_files", "machine_type", "n
 RUN = "/run/qemu-server"
 GUEST_FILE = "/run/lab-guest.json"
 SERIAL_LOGS = "/run/lab-serial"
+# The guest is booted by -kernel, which SeaBIOS does in a second; OVMF would take half a minute of emulation.
+FIRMWARE = "/usr/share/seabios/bios-256k.bin"
+EFI_VARIABLES = {"4m": 540672, "2m": 131072}  # bytes by efitype; a volume may be larger, the flash is not
 NIC_SLOTS = {index: 18 + index for index in range(6)}
 
 
@@ -123,6 +126,17 @@ class _Builder:
         if smbios:
             known = {key: value for key, value in parse_list(smbios).items() if key != "base64"}
             self.add("-smbios", "type=1," + ",".join(f"{key}={value}" for key, value in known.items()))
+        if self.values.get("bios") == "ovmf":
+            self._flash()
+
+    def _flash(self) -> None:
+        self.add("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}")
+        if "efidisk0" not in self.values:
+            return
+        drive = parse_drive(self.values["efidisk0"])
+        path, form = self._image(drive)
+        size = f",size={EFI_VARIABLES[drive.get('efitype', '2m')]}" if form == "raw" else ""
+        self.add("-drive", f"if=pflash,unit=1,id=drive-efidisk0,format={form},file={path},file.locking=off{size}")
 
     def _processor(self) -> None:
         sockets, cores = int(self.values.get("sockets", "1")), int(self.values.get("cores", "1"))
@@ -182,7 +196,7 @@ class _Builder:
     # drives
 
     def _drive(self, key: str, drive: Mapping[str, str]) -> None:
-        if key == "tpmstate0":
+        if key == "tpmstate0" or (key == "efidisk0" and self.values.get("bios") == "ovmf"):
             return
         self.add("-drive", self._drive_string(key, drive))
         if key != "efidisk0":

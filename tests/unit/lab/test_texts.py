@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lab.cluster_files import user_cfg
 from lab.inventory import to_yaml
-from lab.vms import Disk, config_text, size_text
+from lab.vms import EFI_MIB, Disk, config_text, size_text
 
 words = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=20)
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True).filter(lambda name: yaml.safe_load(name) == name)
@@ -39,7 +39,7 @@ def test_a_config_is_sorted_lines() -> None:
 
 
 def test_sizes_are_written_as_proxmox_does() -> None:
-    assert [size_text(mib) for mib in (64, 1024, 1536, 4096)] == ["64M", "1G", "1536M", "4G"]
+    assert [size_text(mib) for mib in (64, 1024, 1536, 4096, EFI_MIB)] == ["64M", "1G", "1536M", "4G", "528K"]
 
 
 def test_disks_are_read_from_the_command_line() -> None:

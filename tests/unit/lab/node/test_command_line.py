@@ -45,6 +45,17 @@ def test_drives_carry_proxmox_ids_and_no_image_lock() -> None:
     assert "virtio-blk-pci,drive=drive-virtio1,id=virtio1,bus=pci.0,addr=0xb,serial=abc" in words
 
 
+def test_an_efi_disk_is_the_second_flash() -> None:
+    words = command(bios="ovmf", efidisk0="local:100/vm-100-disk-2.raw,efitype=4m,size=4M")
+    drives = [
+        words[index + 1] for index, word in enumerate(words) if word == "-drive" and "efidisk0" in words[index + 1]
+    ]
+    assert len(drives) == 1
+    assert drives[0].startswith("if=pflash,unit=1,id=drive-efidisk0,format=raw,file=")
+    assert drives[0].endswith(",size=540672")
+    assert words.index("-drive") < words.index("-smp")
+
+
 def test_a_tpm_is_a_volume_only() -> None:
     assert not any("tpm" in word for word in command())
 
