@@ -129,15 +129,16 @@ def migration_arguments() -> ArgumentSpec:
     spec["wait"] = {"type": "bool", "default": True}
     # Names one run of the play, opens nothing: whoever could use it is root on the node already.
     spec["lease"] = {"type": "str", "no_log": False}
+    spec["forward"] = {"type": "bool", "default": False}
     return spec
 
 
 def broken_rule(parameters: Mapping[str, Any]) -> Optional[str]:
     """The first rule between options that validated parameters break, as one sentence, or None.
 
-    Rules that an argument spec cannot say: what C(state) and C(lease) make necessary.
+    Rules that an argument spec cannot say: what C(state), C(lease) and C(forward) make necessary.
     """
-    if parameters.get("state") == ABORTED or parameters.get("lease"):
+    if parameters.get("state") == ABORTED or parameters.get("lease") or parameters.get("forward"):
         return None
     for name in ("target", SECRET):
         if not parameters.get(name):

@@ -17,9 +17,9 @@ from .arguments import broken_rule
 from .errors import CrossclusterError
 from .migration.errors import NotFound, TooLate
 from .migration.spec import Spec
-from .migration.states import ABORTABLE
+from .migration.states import ABORTABLE, Phase
 
-__all__ = ["FaceModule", "abort", "advance", "error_result", "inform", "poll", "printable", "run"]
+__all__ = ["FaceModule", "abort", "advance", "error_result", "forward", "inform", "poll", "printable", "run"]
 
 Body = Callable[[Dict[str, Any]], Dict[str, Any]]
 
@@ -28,7 +28,7 @@ LONGEST_WAIT = 60.0  # seconds; also what the worker allows for one answer
 ROUNDS = 30  # answers to wait for; each comes when the phase changes, or after LONGEST_WAIT
 
 # Options that steer the face itself and are no part of what is to be moved where.
-_FACE_OPTIONS = ("target_api_token_secret", "state", "wait", "lease")
+_FACE_OPTIONS = ("target_api_token_secret", "state", "wait", "lease", "forward")
 
 
 class FaceModule(AnsibleModule):
@@ -131,6 +131,15 @@ def abort(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[
         if error.code == TooLate.code:
             error.facts["phase"] = _end_of(engine, vm)
         raise
+
+
+def forward(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Gives a migration in hold over to the target, or in check mode says whether that can be done."""
+    vm = {"vmid": parameters["source"]["vmid"], "uuid": parameters["source"].get("uuid")}
+    if not check_mode:
+        return dict(engine.forward(**vm))
+    result = dict(engine.info(**vm))
+    return {**result, "error": None, "changed": result["phase"] == Phase.HOLD.value and not result["forward"]}
 
 
 def _could_abort(engine: Any, vm: Mapping[str, Any]) -> Dict[str, Any]:

@@ -42,6 +42,15 @@ options:
         waits a few seconds for something to happen and returns.
       - Set by the action plugin that prints the progress. Of no use in a playbook.
     type: str
+  forward:
+    description:
+      - Gives a move in the phase V(hold), in which neither side may run the guest, over to the target. From then on the
+        source does not take the guest back, and M(crosscluster.migration.target_recovery) may let it run there.
+      - Changes nothing in any other phase. RV(forward) says whether it holds.
+      - Set by the role P(crosscluster.migration.migrate_vm#role) where it may act as root on the target. Never set it
+        without doing so.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - crosscluster.migration.source
   - crosscluster.migration.endpoint
@@ -192,6 +201,11 @@ source_fenced:
   type: bool
   returned: when there is a migration
   sample: true
+forward:
+  description: Whether a move in hold was given over to the target, so that the source no longer takes the guest back.
+  type: bool
+  returned: when there is a migration
+  sample: false
 limits:
   description: The limits that hold, with C(bandwidth) in bytes per second, C(downtime) and C(deadline) in seconds.
   type: dict
@@ -292,6 +306,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.face import
     FaceModule,
     abort,
     advance,
+    forward,
     poll,
     run,
 )
@@ -304,6 +319,8 @@ def act(engine: Any, parameters: Dict[str, Any], check_mode: bool) -> Dict[str, 
         return abort(engine, parameters, check_mode)
     if parameters["lease"]:
         return poll(engine, parameters["lease"])
+    if parameters["forward"]:
+        return forward(engine, parameters, check_mode)
     return advance(engine, parameters, "completed", check_mode)
 
 

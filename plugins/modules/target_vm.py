@@ -133,6 +133,11 @@ commit_intent:
   type: bool
   returned: when there is a migration
   sample: true
+forward:
+  description: Whether a move in hold was given over to the target, so that the source no longer takes the guest back.
+  type: bool
+  returned: when there is a migration
+  sample: false
 source_fenced:
   description: Whether the QEMU of the source is gone for sure.
   type: bool

@@ -135,6 +135,27 @@ def silence_ram(scene: Any) -> Healing:
     return lab_fault(scene, "silent", direction="to_source", kind="ram")
 
 
+def lose_resume(scene: Any) -> None:
+    """The control channel is cut before `resume` arrives: what the target did has to be read back."""
+    lab_fault(scene, "control_cut", command="resume", when="before", count=1)
+
+
+def silence_status(scene: Any) -> Healing:
+    """The target does not tell any more how its VM is, until the source has given the guest over or the play ended."""
+    heal = lab_fault(scene, "http_no_answer", method="GET", path="/status/current")
+    ended = threading.Event()
+
+    def end_when_given_over() -> None:
+        while not ended.wait(0.2):
+            if any(record.get("kind") == "forward" for record in scene.mover.records()):
+                break
+        heal()
+
+    watcher = threading.Thread(target=end_when_given_over)
+    watcher.start()
+    return lambda: ended.set() or watcher.join()
+
+
 def kill_source_qemu(scene: Any) -> Healing:
     _signal(_qemu(scene.source), signal.SIGKILL)
     return None
@@ -190,11 +211,14 @@ BLOWS: dict[str, Blow] = {
     each.__name__: each
     for each in (
         nothing, kill_worker, stop_worker, kill_controller, interrupt_controller, terminate_controller, cancel_runner,
-        lab_fault, cut_control, silence_ram, kill_source_qemu, kill_target_qemu, fill_target, fill_journal, add_ha,
-        take_vmid,
+        lab_fault, cut_control, silence_ram, silence_status, kill_source_qemu, kill_target_qemu, fill_target,
+        fill_journal, add_ha, take_vmid,
     )
 }  # fmt: skip
-PREPARATIONS: dict[str, Callable[[Any], None]] = {"fill_journal": small_journal_disk}
+PREPARATIONS: dict[str, Callable[[Any], None]] = {
+    "fill_journal": small_journal_disk,
+    "silence_status": lose_resume,
+}
 
 
 class JournalWatch:

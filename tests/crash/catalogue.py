@@ -170,6 +170,7 @@ def api_losses() -> Iterator[Case]:
     yield Case(
         "tunnel-post-without-answer", "lab_fault", "S", "S", values={"fault": "http_no_answer", "count": 1}, quick=True
     )
+    yield Case("target-status-silent-in-hold", "silence_status", "T", "S/H", at("COMMIT_INTENT"))
 
 
 def process_losses() -> Iterator[Case]:

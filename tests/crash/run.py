@@ -21,12 +21,15 @@ from e2e.sides import STORAGES, Side
 from lab import faults
 from lab.vms import Disk
 
-from .blows import BLOWS, PREPARATIONS, JournalWatch, unmount_journal_disk, wait_for
+from .blows import BLOWS, PREPARATIONS, JournalWatch, supervisors, unmount_journal_disk, wait_for
 from .catalogue import Case
 from .judge import Findings, judge_residue, look
 
 MOMENT_TIMEOUT = 180.0  # seconds from the start of the play to the moment
 PLAY_TIMEOUT = 240.0
+WORKER_GONE = 5.0  # seconds without any process of it: whoever would have started it again is gone as well
+ENDS = {"completed", "rolled_back", "lost"}
+HOLD_TIMEOUT = 40.0  # seconds in which a hold may find its proof, once both sides answer
 FINAL_TIMEOUT = 75.0  # safety 6.1: an end is reached within 60 s after both sides answer
 # Blows to a process or a connection that goes on while they are on their way.
 LANDS_LATE = {
@@ -202,7 +205,17 @@ class Trial:
             self._heal.pop()()
 
     def _settle(self) -> str:
-        return self.scene.mover.wait_final(FINAL_TIMEOUT)
+        """The phase in which the move came to rest; a worker that is gone for good leaves it where it is."""
+        started = alive_at = time.monotonic()
+        while True:
+            phase = self.scene.mover.wait_final(0.5)
+            now = time.monotonic()
+            if supervisors(self.scene.source_host):
+                alive_at = now
+            patience = HOLD_TIMEOUT if phase == "hold" else FINAL_TIMEOUT
+            if phase in ENDS or now - started > patience or now - alive_at > WORKER_GONE:
+                return phase
+            time.sleep(0.2)
 
     def _judge(self, first: Run, phase: str) -> Findings:
         if self.verdict.expected == "R":

@@ -99,9 +99,26 @@ def _observe_running(context: Context) -> Outcome:
 def read_back(context: Context) -> Outcome:
     """HOLD: one look at both sides; tried again until it proves something.
 
+    Once somebody who is root on the target was told that he may resume the guest there (``forward``), no proof of
+    the past leads back: only what runs, or is gone, decides (safety 5, "with intent: forward with target_root").
+
     Raises:
         Held: nothing is proven yet.
     """
+    if context.requests.forward and not context.facts.forward and context.run_state == "running":
+        context.note("forward")
+        context.announce()
+    outcome = _conclude(context)
+    if outcome is not Outcome.NEVER_RAN or not context.facts.forward:
+        return outcome
+    status = _status(context)
+    if status is not None and status.status == "running":
+        raise _held(context, "the target was told to take the guest over and has not begun it")
+    return _lost(context, {"target": status.qmpstatus if status else "absent"})
+
+
+def _conclude(context: Context) -> Outcome:
+    """What one look at both sides proves."""
     if context.run_state == "running":
         status = _status(context)
         if status is not None and _has_run(context, status):
@@ -267,8 +284,10 @@ def _stopped_after_the_task(context: Context, status: Optional[VmStatus], found:
 def _gone(context: Context, arrived: bool, found: Dict[str, Any]) -> Outcome:
     """No QEMU at the target: never ran if ``resume`` never arrived, else lost after the commit (safety 5)."""
     context.prove(**found)
-    if not arrived:
-        return Outcome.NEVER_RAN
+    return _lost(context, found) if arrived else Outcome.NEVER_RAN
+
+
+def _lost(context: Context, found: Dict[str, Any]) -> Outcome:
     lost = MigrationLost(
         "the target was lost after the commit; it may have run and its disks may hold newer writes",
         side=Side.TARGET,

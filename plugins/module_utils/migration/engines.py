@@ -46,6 +46,7 @@ from .states import Phase
 __all__ = ["WorkerEngine", "worker_engine"]
 
 _START_TIMEOUT = 40.0  # seconds for `worker.pyz start`
+_FORWARD_TIMEOUT = 90.0  # seconds; a look at a target that does not answer takes its deadlines
 _RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
 _AVAILABLE = {policy.NAMES[0]: None}
 
@@ -168,6 +169,32 @@ class WorkerEngine:
         if isinstance(error, dict) and error.get("code") == "ABORTED":
             ended["error"] = None  # what was asked for
         return dict(ended, changed=True)
+
+    def forward(self, vmid: Optional[int] = None, uuid: Optional[str] = None) -> Dict[str, Any]:
+        """Give a migration in hold over to the target; ``forward`` in the result says whether that is recorded.
+
+        Raises:
+            NotFound: no migration of that VM on this node.
+        """
+        facts = _known(vmid, uuid)
+        if facts.forward or facts.phase is not Phase.HOLD or facts.running.get("run_state") != "running":
+            return dict(report(facts), changed=False, error=None)
+        end = time.monotonic() + _FORWARD_TIMEOUT
+        while time.monotonic() < end:
+            try:
+                with Client(places.control_socket(facts.migration_id)) as client:
+                    result = client.call("forward", 10.0)
+            except WorkerUnreachable:
+                _start({"migration_id": facts.migration_id, "secret": "", "opened": None})
+                continue
+            if result["forward"] or result["phase"] != Phase.HOLD.value:
+                return dict(result, changed=bool(result["forward"]), error=None)
+        raise Held(
+            "the worker is still busy with a look at the target",
+            side=Side.SOURCE,
+            object=f"VM {facts.vmid}",
+            remedy="Run the play again",
+        )
 
     # A migration that is known already
 
@@ -330,7 +357,7 @@ def _is_kept(migration_id: str) -> bool:
                     words = stream.read().split(b"\0")
             except OSError:
                 continue
-            if wanted in words and (b"keep" in words or b"run" in words):
+            if wanted in words and {b"keep", b"run", b"recover"} & set(words):
                 return True
     return False
 

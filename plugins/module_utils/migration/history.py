@@ -62,6 +62,7 @@ class Facts:
     mirrors: Dict[str, Dict[str, str]] = field(default_factory=dict)  # key -> {job, node}
     intents: int = 0
     committed: bool = False
+    forward: bool = False  # in hold: the target is recovered as root, nothing leads back any more
     source_fenced: bool = False
     undo: Dict[str, Any] = field(default_factory=dict)
     source_state: str = ""
@@ -172,6 +173,9 @@ class Facts:
 
     def _on_committed(self, _record: Dict[str, Any]) -> None:
         self.committed = True
+
+    def _on_forward(self, _record: Dict[str, Any]) -> None:
+        self.forward = True
 
     def _on_source_fenced(self, _record: Dict[str, Any]) -> None:
         self.source_fenced = True

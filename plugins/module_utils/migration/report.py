@@ -48,6 +48,7 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
         "run_state": facts.running.get("run_state"),
         "commit_intent": facts.intents > 0,
         "source_fenced": facts.source_fenced,
+        "forward": facts.forward,
         "error": facts.error if facts.phase is not Phase.COMPLETED else None,
         "limits": facts.limits.to_dict(),
         "progress": dict(progress or {}),

@@ -37,6 +37,7 @@ class Requests:
         self.limits: Limits = spec.limits
         self.lease: Optional[str] = None
         self.abort = False
+        self.forward = False
         self.triggered_at: Optional[float] = None
         self._renewed_at = now()
 
@@ -65,6 +66,10 @@ class Requests:
         """Ask for the end; acts at the next look, before COMMIT_INTENT."""
         self.abort = True
         self.changed.set()
+
+    def ask_forward(self) -> None:
+        """Ask that a migration in hold no longer goes back; acts at its next look."""
+        self.forward = True
 
     def lease_left(self) -> float:
         """Seconds until the lease ends; infinite with ``on_controller_loss: continue`` after the trigger."""

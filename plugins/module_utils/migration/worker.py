@@ -3,9 +3,10 @@
 # Private to the collection: may change at any time.
 """The worker: one supervising process per migration. An edge file.
 
-``python3 -I -B worker.pyz start|keep|run|pump``. ``start`` reads one JSON object with the secrets from stdin, lays
-the files out and detaches; ``keep`` restarts a worker that dies where no systemd does it; ``run`` is the worker;
-``pump`` (``transport.pump``) carries one byte stream and imports nothing of this.
+``python3 -I -B worker.pyz start|keep|run|recover|pump``. ``start`` reads one JSON object with the secrets from stdin,
+lays the files out and detaches; ``keep`` restarts a worker that dies where no systemd does it; ``run`` is the worker;
+``recover`` is one for a migration whose worker is gone, which it never begins; ``pump`` (``transport.pump``) carries
+one byte stream and imports nothing of this.
 """
 
 from __future__ import annotations
@@ -49,16 +50,21 @@ _LOG = logging.getLogger(__name__)
 
 
 class Worker:
-    """One migration: opens the journal, serves the control socket, runs the machine."""
+    """One migration: opens the journal, serves the control socket, runs the machine.
 
-    def __init__(self, migration_id: str) -> None:
+    Args:
+        migration_id: Names the journal.
+        recovering: A worker was there before, however little the journal says: nobody waits for this migration.
+    """
+
+    def __init__(self, migration_id: str, recovering: bool = False) -> None:
         self.migration_id = migration_id
         self.journal = Journal(places.journal_path(migration_id))
         self.facts: Facts = fold(self.journal.records)
         if self.facts.spec is None:
             raise MigrationError("the journal has no spec", side=Side.SOURCE, object=self.journal.path)
         self.spec: Spec = self.facts.spec
-        self.fresh = len(self.journal.records) == 1
+        self.fresh = len(self.journal.records) == 1 and not recovering
         self.progress = Progress()
         self.progress.update(phase=self.facts.phase.value)
         self.requests = Requests(self.spec, time.monotonic)
@@ -73,6 +79,7 @@ class Worker:
             "poll": self._poll,
             "advance": self._advance,
             "abort": self._abort,
+            "forward": self._forward,
             "journal": self._journal,
         }
         server = ControlSocket(places.control_socket(self.migration_id), hello, operations)
@@ -153,6 +160,15 @@ class Worker:
         self.requests.ask_abort()
         return self._status(request)
 
+    def _forward(self, request: Mapping[str, Any]) -> Dict[str, Any]:
+        """Only the machine's own thread decides; this waits for its word."""
+        version = self.progress.snapshot()["version"]
+        if self.facts.phase is Phase.HOLD:
+            self.requests.ask_forward()
+        if self.facts.forward or self.facts.phase is not Phase.HOLD:
+            return self._report(self.progress.snapshot())
+        return self._status(dict(request, version=version))
+
     def _journal(self, _request: Mapping[str, Any]) -> Dict[str, Any]:
         return {"records": list(self.journal.records)}
 
@@ -174,7 +190,7 @@ def _forget_secrets(migration_id: str) -> None:
         os.unlink(path)
 
 
-def _run(migration_id: str) -> int:
+def _run(migration_id: str, recovering: bool = False) -> int:
     """The worker process."""
     _log_to(places.log_path(migration_id))
     lock = places.VmLock(places.read_facts(migration_id).vmid)
@@ -183,7 +199,7 @@ def _run(migration_id: str) -> int:
         _step_back(migration_id)
         return 0
     try:
-        worker = Worker(migration_id)
+        worker = Worker(migration_id, recovering)
         server = worker.serve()
         _LOG.info("worker %d of migration %s in phase %s", os.getpid(), migration_id, worker.facts.phase.value)
         worker.run()
@@ -222,7 +238,7 @@ def _log_to(path: str) -> None:
     os.chmod(path, 0o600)
 
 
-def _keep(migration_id: str) -> int:
+def _keep(migration_id: str, word: str) -> int:
     """Wait for the worker and start it again when it dies: at most 3 times in 60 s (DESIGN 2)."""
     starts: List[float] = []
     while True:
@@ -230,7 +246,7 @@ def _keep(migration_id: str) -> int:
         starts = [start for start in starts if now - start < _RESTART_WINDOW] + [now]
         if len(starts) > _RESTARTS + 1:
             return 1
-        program = [sys.executable, "-I", "-B", sys.argv[0], "run", migration_id]
+        program = [sys.executable, "-I", "-B", sys.argv[0], word, migration_id]
         worker = subprocess.Popen(program, cwd="/", start_new_session=True)
         status = worker.wait()
         _end_group(worker.pid)
@@ -257,13 +273,14 @@ def _start() -> int:
     secrets_path = places.secrets_path(migration_id)
     if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
         _write_secret(migration_id, order["secret"])
-    if order.get("opened") is not None:
+    first = order.get("opened") is not None
+    if first:
         os.makedirs(places.migration_directory(migration_id), mode=0o700)
         sync_directory(os.path.dirname(places.migration_directory(migration_id)))
         journal = Journal(places.journal_path(migration_id))
         journal.record("opened", format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time(), **order["opened"])
         journal.close()
-    _detach(migration_id)
+    _detach(migration_id, "run" if first else "recover")
     return 0 if _answers(migration_id) else 1
 
 
@@ -274,7 +291,7 @@ def _write_secret(migration_id: str, secret: str) -> None:
         json.dump({"target_api_token_secret": secret}, stream)
 
 
-def _detach(migration_id: str) -> None:
+def _detach(migration_id: str, word: str) -> None:
     """A transient unit where systemd runs, else a session of its own under a keeper (DESIGN 2)."""
     program = [sys.executable, "-I", "-B", sys.argv[0]]
     if os.path.isdir("/run/systemd/system"):
@@ -292,13 +309,13 @@ def _detach(migration_id: str) -> None:
             "--property=RestrictRealtime=yes",
             "--",
             *program,
-            "run",
+            word,
             migration_id,
         ]
         subprocess.run(unit, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30)
         return
     subprocess.Popen(
-        [*program, "keep", migration_id],
+        [*program, "keep", migration_id, word],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -330,7 +347,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if words[:1] == ["start"]:
         return _start()
-    if len(words) == 2 and words[0] in ("keep", "run"):
-        return {"keep": _keep, "run": _run}[words[0]](places.checked(words[1]))
-    sys.stderr.write("usage: worker.pyz start | keep ID | run ID | pump\n")
+    if len(words) == 2 and words[0] in ("run", "recover"):
+        return _run(places.checked(words[1]), recovering=words[0] == "recover")
+    if len(words) == 3 and words[0] == "keep" and words[2] in ("run", "recover"):
+        return _keep(places.checked(words[1]), words[2])
+    sys.stderr.write("usage: worker.pyz start | keep ID run|recover | run ID | recover ID | pump\n")
     return 2

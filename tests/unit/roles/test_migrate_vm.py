@@ -34,9 +34,10 @@ def test_argument_spec_has_the_value_of_the_default(name):
 
 
 def test_role_has_every_option_of_the_module():
-    """But the secret, which stands in the declaration of the clusters; the lease; and what no transport uses yet."""
+    """But the secret, which stands in the declaration of the clusters; what the role itself sets; and what no transport
+    uses yet."""
     assert {PREFIX + name for name in MODULE} - set(SPECS) == {
-        PREFIX + name for name in (arguments.SECRET, "lease", "incoming")
+        PREFIX + name for name in (arguments.SECRET, "lease", "forward", "incoming")
     }
 
 

@@ -46,7 +46,12 @@ def test_group_is_fresh_each_time(group):
 
 
 def test_milestone_arguments_are_those_of_migration_without_what_steers_it():
-    assert set(arguments.migration_arguments()) - set(arguments.milestone_arguments()) == {"state", "wait", "lease"}
+    assert set(arguments.migration_arguments()) - set(arguments.milestone_arguments()) == {
+        "state",
+        "wait",
+        "lease",
+        "forward",
+    }
 
 
 def test_secret_of_the_token_is_flat_and_censored():

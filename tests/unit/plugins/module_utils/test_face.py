@@ -176,6 +176,15 @@ def test_abort_in_check_mode_says_whether_there_is_something_to_end():
     assert face.abort(FakeEngine(unknown), parameters(), check_mode=True) == {"changed": False}
 
 
+def test_forward_in_check_mode_says_whether_there_is_something_to_give_over():
+    held = state("hold", forward=False)
+    assert face.forward(FakeEngine(held), parameters(forward=True), check_mode=True)["changed"] is True
+    given = state("hold", forward=True)
+    assert face.forward(FakeEngine(given), parameters(forward=True), check_mode=True)["changed"] is False
+    moving = state("precopy", forward=False)
+    assert face.forward(FakeEngine(moving), parameters(forward=True), check_mode=True)["changed"] is False
+
+
 def test_abort_at_a_milestone_counts_as_something_to_end():
     engine = FakeEngine(state("reserved", finished=True))
     assert face.abort(engine, parameters(), check_mode=True)["changed"] is True

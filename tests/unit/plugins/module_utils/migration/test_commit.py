@@ -61,6 +61,41 @@ def test_hold_concludes(tmp_path, status, log, run_state, outcome):
     assert context.facts.proof
 
 
+FORWARD = [
+    ("it runs there", vm("running"), [], Outcome.TARGET_RUNS),
+    ("it ran or did not, and is gone", None, [], Outcome.TARGET_LOST),
+    ("its QEMU is gone", vm("stopped", genuine=False), [], Outcome.TARGET_LOST),
+]
+
+
+@pytest.mark.parametrize(("status", "log", "outcome"), [row[1:] for row in FORWARD], ids=[row[0] for row in FORWARD])
+def test_hold_given_over_to_the_target_concludes(tmp_path, status, log, outcome):
+    _cluster, context = held(tmp_path, status, log)
+    context.requests.ask_forward()
+    assert commit.read_back(context) is outcome
+    assert context.facts.forward
+
+
+@pytest.mark.parametrize("status", [vm("paused"), vm("inmigrate")], ids=["paused", "inmigrate"])
+def test_hold_given_over_to_the_target_never_goes_back(tmp_path, status):
+    """Somebody who is root there may be about to resume it: what proved NEVER_RAN a moment ago proves nothing now."""
+    _cluster, context = held(tmp_path, status)
+    context.requests.ask_forward()
+    with pytest.raises(Held):
+        commit.read_back(context)
+    context.requests.forward = False  # another worker, which knows only the journal
+    with pytest.raises(Held):
+        commit.read_back(context)
+
+
+@pytest.mark.parametrize("run_state", ["stopped", "paused"])
+def test_a_vm_that_nobody_resumes_is_not_given_over(tmp_path, run_state):
+    _cluster, context = held(tmp_path, vm("stopped", genuine=False), run_state=run_state)
+    context.requests.ask_forward()
+    assert commit.read_back(context) is Outcome.NEVER_RAN
+    assert not context.facts.forward
+
+
 UNDECIDED = [
     ("monitor silent", vm("running", genuine=False), []),
     ("paused and unlocked by somebody", vm("paused", lock=""), []),

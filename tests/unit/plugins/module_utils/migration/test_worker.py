@@ -52,11 +52,11 @@ def started(monkeypatch):
     os.makedirs(places.LIBRARY)
     os.makedirs(os.path.join(places.LIBRARY, "migrations"))
     detached = []
-    monkeypatch.setattr(worker, "_detach", detached.append)
+    monkeypatch.setattr(worker, "_detach", lambda *words: detached.append(words))
     monkeypatch.setattr(worker, "_answers", lambda _id: True)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order(spec_of()))))
     assert worker.main(["start"]) == 0
-    assert detached == [ID]
+    assert detached == [(ID, "run")]
 
 
 @pytest.fixture
@@ -161,8 +161,9 @@ def test_keeper_gives_up_after_three_restarts_in_a_minute(monkeypatch):
     monkeypatch.setattr(worker, "_end_group", ended.append)
     monkeypatch.setattr(worker.subprocess, "Popen", Dying)
     monkeypatch.setattr(worker.time, "sleep", lambda _seconds: None)
-    assert worker._keep(ID) == 1
+    assert worker._keep(ID, "recover") == 1
     assert len(runs) == len(ended) == 4
+    assert {tuple(argv[-2:]) for argv in runs} == {("recover", ID)}
 
 
 def test_keeper_ends_with_a_worker_that_ended_in_order(monkeypatch):
@@ -177,4 +178,33 @@ def test_keeper_ends_with_a_worker_that_ended_in_order(monkeypatch):
 
     monkeypatch.setattr(worker, "_end_group", lambda _group: None)
     monkeypatch.setattr(worker.subprocess, "Popen", Ending)
-    assert worker._keep(ID) == 0
+    assert worker._keep(ID, "run") == 0
+
+
+def test_worker_that_recovers_never_begins_what_nobody_waits_for(started, monkeypatch):
+    """The worker died right behind `opened`; its play ended. The next one wants an end, not a worker that waits."""
+    ended = []
+    monkeypatch.setattr(worker, "Machine", lambda context, steps: ended.append(context) or Runs(ended))
+
+    class Runs:
+        def __init__(self, seen):
+            self.seen = seen
+
+        def run(self, restarted):
+            self.seen.append(restarted)
+
+    recovering = worker.Worker(ID, recovering=True)
+    monkeypatch.setattr(recovering, "_hold_migration_lock", lambda: None)
+    recovering.run()
+    assert ended[-1] is True
+
+
+def test_forward_is_asked_of_the_machine_and_only_in_hold(running):
+    running.context.remember("phase", phase="precopy")
+    assert running._forward({"wait": 0})["forward"] is False
+    assert not running.requests.forward
+    running.context.remember("phase", phase="hold")
+    assert running._forward({"wait": 0})["forward"] is False
+    assert running.requests.forward
+    running.context.remember("forward")
+    assert running._forward({"wait": 0})["forward"] is True

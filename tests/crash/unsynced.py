@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Catches a worker between the write of a journal record and its fsync: strace stops it behind each of its writes.
+
+While it stands there the journal is read: is its last record the wanted one, the worker never gets to its fsync, else
+it is let go on. Nothing depends on how fast anybody looks. Only the main thread, which writes the journal, is traced;
+the pumps are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from typing import Any, Iterator
+
+from lab.hosts import namespace_pids
+
+from .blows import WORKER, JournalWatch, _command_line
+
+# The record `opened` is written by the program that starts the worker, every other one by the worker.
+WRITERS = {"opened": "start"}
+WRITE = re.compile(r"write\(\d+<([^>]*)>")
+STOPPED = "--- stopped by SIGSTOP ---"
+END_TIMEOUT = 10.0  # seconds until strace has noticed that its process is dead
+
+
+class Tracer:
+    """strace on one process. The process is stopped from the beginning, so that nothing is missed."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        os.kill(pid, signal.SIGSTOP)
+        self._strace = subprocess.Popen(
+            ["strace", "-y", "-e", "trace=write", "-e", "inject=write:signal=SIGSTOP", "-p", str(pid)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+
+    def writes(self, timeout: float) -> Iterator[str]:
+        """The file of each write, while the process stands behind it; it goes on when the next is asked for."""
+        assert self._strace.stderr is not None
+        limit = threading.Timer(timeout, self._strace.kill)
+        limit.start()
+        try:
+            written = ""
+            for line in self._strace.stderr:
+                match = WRITE.match(line)
+                written = match[1] if match else written
+                if line.strip() == STOPPED:
+                    yield written
+                    os.kill(self.pid, signal.SIGCONT)
+        finally:
+            limit.cancel()
+
+    def ended(self) -> bool:
+        """Whether the process is dead: then strace ends by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._strace.wait(END_TIMEOUT)
+        return self._strace.poll() is not None
+
+    def close(self) -> None:
+        """Nothing is traced and nobody stands still any more."""
+        if self._strace.poll() is None:
+            self._strace.terminate()
+            self._strace.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGCONT)
+        if self._strace.stderr is not None:
+            self._strace.stderr.close()
+
+
+def attach(scene: Any, known: set[int], deadline: float) -> Tracer | None:
+    """A tracer of the process that will write the case's record; None when the play ended before there was one."""
+    mark = f"{WORKER} {WRITERS.get(scene.case.moment.kind, 'run')}"
+    while time.monotonic() < deadline and scene.play.process.poll() is None:
+        for pid in namespace_pids(scene.source_host.namespace):
+            if pid not in known and mark in _command_line(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    return Tracer(pid)
+        time.sleep(0.01)
+    return None
+
+
+def wait_unsynced(scene: Any, watch: JournalWatch, timeout: float) -> bool:
+    """Wait until the writer of the case's record stands between its write and its fsync; False if it never came."""
+    deadline = time.monotonic() + timeout
+    scene.tracer = attach(scene, set(), deadline)
+    if scene.tracer is None:
+        return False
+    for name in scene.tracer.writes(deadline - time.monotonic()):
+        records = watch.records() if name.endswith("/journal") else []
+        if records and scene.case.moment.matches(records[-1]):
+            scene.supervisors = [scene.tracer.pid]
+            return True
+    return False
