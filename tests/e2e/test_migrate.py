@@ -135,11 +135,16 @@ def content(image: Path, form: str) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def test_vm_takes_another_number_on_the_target(mover):
+def test_vm_takes_another_number_and_the_source_cluster_needs_no_token(mover):
+    """Without a token the VM is looked up on the first declared node that answers (DESIGN 9)."""
     vm = mover()
     vm.target_vmid = 20100 + vm.vmid
     vm.create()
-    vm.migrate(move_vmid=vm.target_vmid).expect(0)
+    clusters = vm.controller.clusters()
+    for key in ("api_user", "api_token_id", "api_token_secret"):
+        del clusters["alpha"][key]
+    options = {"move_vmid": vm.target_vmid, "crosscluster_clusters": clusters}
+    vm.migrate(**options).expect(0)
     vm.assert_moved()
     vm.assert_guest_went_on()
-    assert_changes_nothing(vm.migrate(move_vmid=vm.target_vmid))
+    assert_changes_nothing(vm.migrate(**options))
