@@ -47,8 +47,15 @@ class Session:
         return self._socket.fileno()
 
     def negotiate(self) -> None:
-        """Read the greeting and leave capability negotiation."""
-        if not isinstance(self._next(self._deadline, "its greeting"), qmp.Greeting):
+        """Read the greeting and leave capability negotiation.
+
+        An event may come first: QEMU takes the connection in one thread and sends events from another.
+        """
+        message = self._next(self._deadline, "its greeting")
+        while isinstance(message, qmp.Event):
+            self._events.append(message)
+            message = self._next(self._deadline, "its greeting")
+        if not isinstance(message, qmp.Greeting):
             raise QmpInvalid("The monitor did not begin with a greeting", side=Side.SOURCE, object=self._path)
         self.execute("qmp_capabilities")
 

@@ -92,6 +92,14 @@ def test_session_sees_replies_between_events(path):
         assert qmp.wait_event({"JOB_STATUS_CHANGE"}, time.monotonic() + 5).data == {"id": "j"}
 
 
+def test_an_event_may_come_before_the_greeting(path):
+    event = {"event": "JOB_STATUS_CHANGE", "data": {"id": "j"}, "timestamp": {"seconds": 1, "microseconds": 0}}
+    Qemu(path, reply([]), greeting=json.dumps(event).encode() + b"\r\n" + GREETING)
+    with Monitor(str(path)).session(time.monotonic() + 5) as qmp:
+        assert qmp.execute("query-jobs") == []
+        assert qmp.wait_event({"JOB_STATUS_CHANGE"}, time.monotonic()).data == {"id": "j"}
+
+
 def test_session_waits_for_the_event_it_was_asked_for(path):
     events = [{"event": name, "timestamp": {"seconds": 1, "microseconds": 0}} for name in ("RESET", "STOP")]
     Qemu(path, lambda command: [{"return": {}, "id": command["id"]}, *events])
