@@ -21,7 +21,8 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.err
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.replies import ImportState, import_socket
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.session import Session
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import TargetApi
-from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tunnel import Tunnel, open_websocket
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tunnel import Tunnel
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.upgrade import open_websocket
 from ansible_collections.crosscluster.migration.plugins.module_utils.websocket import frames
 from ansible_collections.crosscluster.migration.plugins.module_utils.websocket.errors import UpgradeRefused
 from lab.vms import MACHINE

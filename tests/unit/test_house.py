@@ -48,6 +48,7 @@ EDGES = {
     "proxmox/session.py",
     "proxmox/target_api.py",
     "proxmox/tunnel.py",
+    "proxmox/upgrade.py",
     "transport/local_end.py",
     "transport/pump.py",
     "transport/pump_channel.py",

@@ -68,6 +68,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "proxmox.session",
     "proxmox.target_api",
     "proxmox.tunnel",
+    "proxmox.upgrade",
     "proxmox.vm_config",
     "qemu.errors",
     "qemu.fields",

@@ -9,77 +9,26 @@ Edge file: sockets. The owner calls :meth:`Tunnel.tick` when the descriptor is r
 from __future__ import annotations
 
 import re
-import select
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
 
 from ..errors import CrossclusterError
-from ..websocket import frames, handshake
-from ..websocket.errors import ConnectTimeout, FrameInvalid, StreamLost
+from ..websocket import frames
+from ..websocket.errors import FrameInvalid, StreamLost
 from ..websocket.tls_stream import TlsStream
 from . import commands, replies
 from .commands import Command
 from .control_channel import ControlChannel, Reply
 from .endpoint import Endpoint
 from .errors import ChannelLost, CommandRefused, EndpointInvalid, ReplyTimeout
+from .upgrade import open_websocket, wait
 
-__all__ = ["Tunnel", "open_websocket"]
+__all__ = ["Tunnel"]
 
 # mtunnel-protocol 3.5: nothing times out at the server, but firewalls on the way forget idle connections.
 PING_INTERVAL = 30.0
 _Typed = TypeVar("_Typed")
 _VMID = re.compile(r"/qemu/([0-9]+)/mtunnelwebsocket\?", re.ASCII)
-
-
-def open_websocket(
-    endpoint: Endpoint, secret: str, path: str, deadline: float, clock: Callable[[], float]
-) -> Tuple[TlsStream, bytes]:
-    """A websocket to ``path`` and the first bytes that came after the 101.
-
-    A dead socket behind the path never answers (mtunnel-protocol 3.3): the deadline (on ``clock``, seconds) is all
-    there is against it.
-    """
-    stream = TlsStream.open(
-        endpoint.host,
-        endpoint.port,
-        endpoint.tls_context(),
-        endpoint.check_certificate,
-        deadline,
-        clock,
-        endpoint.server_hostname,
-    )
-    try:
-        request, key = handshake.request(
-            endpoint.host, endpoint.port, path, {"Authorization": endpoint.authorization(secret)}
-        )
-        stream.write(request)
-        return stream, _upgraded(stream, handshake.Response(key), deadline, clock)
-    except BaseException:
-        stream.abort()
-        raise
-
-
-def _upgraded(stream: TlsStream, response: handshake.Response, deadline: float, clock: Callable[[], float]) -> bytes:
-    while True:
-        flushed = stream.flush()
-        data = stream.read()
-        if data:
-            rest = response.receive(data)
-            if rest is not None:
-                return rest
-        elif data == b"":
-            response.eof()
-        elif not _wait(stream, flushed, deadline - clock()):
-            raise ConnectTimeout(f"{stream.name} did not answer the upgrade to a websocket in time", object=stream.name)
-
-
-def _wait(stream: TlsStream, flushed: bool, left: float) -> bool:
-    """False when ``left`` seconds passed without anything to do."""
-    if left <= 0:
-        return False
-    poller = select.poll()
-    poller.register(stream.fileno(), select.POLLIN if flushed else select.POLLIN | select.POLLOUT)
-    return bool(poller.poll(max(1, int(left * 1000))))
 
 
 class Tunnel:
@@ -286,7 +235,7 @@ class Tunnel:
             if left <= 0:
                 return None
             # Some replies take minutes: the line is kept warm meanwhile.
-            _wait(self._stream, self._stream.pending == 0, min(left, PING_INTERVAL))
+            wait(self._stream, self._stream.pending == 0, min(left, PING_INTERVAL))
             self._ping()
         return self._replies.pop(0)
 

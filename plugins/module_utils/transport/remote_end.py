@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 from typing import Callable, List, Optional
 
 from ..proxmox.endpoint import Endpoint
+from ..proxmox.upgrade import open_websocket
 from ..websocket import frames
-from ..websocket.errors import ConnectTimeout
-from ..websocket.handshake import Response, request
 from ..websocket.tls_stream import TlsStream
 
 __all__ = ["DEFAULT_PAYLOAD", "WebsocketEnd"]
@@ -54,21 +52,8 @@ class WebsocketEnd:
             CrossclusterError: a code of the rooms websocket or proxmox (fingerprint).
         """
         deadline = clock() + timeout
-        stream = TlsStream.open(
-            endpoint.host,
-            endpoint.port,
-            endpoint.tls_context(),
-            endpoint.check_certificate,
-            deadline,
-            clock,
-            endpoint.server_hostname,
-        )
-        try:
-            rest = _upgrade(stream, endpoint, secret, path, deadline, clock)
-            _tune(stream)
-        except BaseException:
-            stream.abort()
-            raise
+        stream, rest = open_websocket(endpoint, secret, path, deadline, clock)
+        _tune(stream)
         return cls(stream, rest, payload)
 
     def fileno(self) -> int:
@@ -132,37 +117,6 @@ class WebsocketEnd:
     def close(self) -> None:
         """Close an ended connection."""
         self._stream.close_gracefully()
-
-
-def _upgrade(
-    stream: TlsStream, endpoint: Endpoint, secret: str, path: str, deadline: float, clock: Callable[[], float]
-) -> bytes:
-    """Ask for the websocket; returns the bytes behind the answer's head.
-
-    A dead socket on the target never gets an answer (mtunnel-protocol 3.3): hence our own deadline.
-    """
-    headers = {"Authorization": endpoint.authorization(secret)}
-    data, key = request(endpoint.host, endpoint.port, path, headers)
-    response = Response(key)
-    stream.write(data)
-    while not stream.flush():
-        _wait(stream, select.POLLOUT, deadline, clock)
-    while True:
-        received = stream.read()
-        if received == b"":
-            response.eof()
-        rest = response.receive(received or b"")
-        if rest is not None:
-            return rest
-        _wait(stream, select.POLLIN, deadline, clock)
-
-
-def _wait(stream: TlsStream, events: int, deadline: float, clock: Callable[[], float]) -> None:
-    poller = select.poll()
-    poller.register(stream.fileno(), events)
-    left = deadline - clock()
-    if left <= 0 or not poller.poll(left * 1000):
-        raise ConnectTimeout("The target did not answer the websocket request in time", object=stream.name)
 
 
 def _tune(stream: TlsStream) -> None:

@@ -10,7 +10,6 @@ import time
 
 import pytest
 from unit.fakes.proxy_double import ProxyDouble, make_certificate
-from unit.fakes.tls_server import TlsServer, read_request
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import commands, tunnel
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.endpoint import Endpoint
@@ -19,16 +18,10 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.err
     ChannelLost,
     CommandRefused,
     EndpointInvalid,
-    FingerprintMismatch,
     ReplyTimeout,
     TunnelPoisoned,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tunnel import Tunnel
-from ansible_collections.crosscluster.migration.plugins.module_utils.websocket.errors import (
-    ConnectTimeout,
-    HandshakeInvalid,
-    UpgradeRefused,
-)
 
 SECRET = "12345678-canary"
 PATH = "/api2/json/nodes/b1/qemu/200/mtunnelwebsocket?ticket=PVETUNNEL%3Ax&socket=%2Frun%2Fqemu-server%2F200.mtunnel"
@@ -255,38 +248,6 @@ def test_close_sends_a_close_frame(connect):
         made.version()
 
 
-def test_open_is_refused_with_the_status_of_the_target(connect):
-    with pytest.raises(UpgradeRefused) as caught:
-        connect(status="401 permission denied - invalid PVETUNNEL ticket")
-    assert caught.value.status == 401
-    assert SECRET not in str(caught.value)
-
-
-def test_open_sends_nothing_to_another_certificate(connect):
-    with pytest.raises(FingerprintMismatch):
-        connect(fingerprint="ab" * 32)
-
-
 def test_open_needs_a_path_of_a_vm(connect):
     with pytest.raises(EndpointInvalid):
         connect(path="/api2/json/nodes/b1")
-
-
-def test_open_ends_at_the_deadline_of_a_dead_socket(certificate):
-    def silent(connection):
-        read_request(connection)
-        connection.recv(1)
-
-    server = TlsServer(certificate[0], silent)
-    endpoint = Endpoint("127.0.0.1", server.port, "b1", "mig@pve", "t1", certificate[1])
-    with pytest.raises(ConnectTimeout):
-        Tunnel.open(endpoint, SECRET, PATH, time.monotonic() + 0.2, time.monotonic)
-    server.close()
-
-
-def test_open_says_when_the_server_closes_without_an_answer(certificate):
-    server = TlsServer(certificate[0], read_request)
-    endpoint = Endpoint("127.0.0.1", server.port, "b1", "mig@pve", "t1", certificate[1])
-    with pytest.raises(HandshakeInvalid):
-        Tunnel.open(endpoint, SECRET, PATH, time.monotonic() + 5, time.monotonic)
-    server.close()
