@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
-from lab.node.base import Denied, Die
+from lab.node.base import Denied, Die, ParamError
 from lab.node.tasks import Tasks, Upid
 
 from ..registry import Call, Paged, method
-from ..schema import boolean, enum, integer, string
+from ..schema import boolean, enum, integer, split_list, string
 
 TASK = "/nodes/{node}/tasks/{upid}"
 
@@ -21,7 +21,13 @@ def _own(call: Call, user: str) -> bool:
 
 
 def _check(call: Call, privilege: str) -> Upid:
-    upid = Upid.parse(call.params["upid"])
+    """A bad or unknown id is a bad parameter (400), and that before anybody asks for privileges."""
+    try:
+        upid = Upid.parse(call.params["upid"])
+    except Die:
+        raise ParamError({"upid": "unable to parse worker upid"}) from None
+    if not call.node.path(upid.file).exists():
+        raise ParamError({"upid": "no such task"})
     if not _own(call, upid.user) and not call.may("/nodes/" + call.node.name, [privilege]):
         raise Denied("/nodes/" + call.node.name, [privilege])
     return upid
@@ -53,13 +59,27 @@ def listing(call: Call) -> Paged:
             continue
         if (source == "archive" and running) or (source == "active" and not running):
             continue
-        if call.params.get("typefilter") not in (None, entry["type"]):
-            continue
-        if call.params.get("errors") and entry.get("status", "OK") == "OK":
-            continue
-        found.append(entry)
+        if _wanted(call.params, entry):
+            found.append(entry)
     first, limit = call.params["start"], call.params["limit"]
     return Paged(found[first : first + limit] if limit else found[first:], {"total": len(found)})
+
+
+def _wanted(params: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """The filters of the list; `errors` and `statusfilter` look at ended tasks only."""
+    status = str(entry.get("status", ""))
+    kind = "ok" if status == "OK" else "warning" if status.startswith("WARNINGS") else "error"
+    if not status or status == "unexpected status":
+        kind = "unknown"
+    refused = [
+        params.get("typefilter") not in (None, entry["type"]),
+        params.get("userfilter", "").lower() not in str(entry["user"]).lower(),
+        params.get("errors") and status in ("", "OK"),
+        "statusfilter" in params and kind not in split_list(params["statusfilter"]),
+        "since" in params and int(entry["starttime"]) < params["since"],
+        "until" in params and int(entry["starttime"]) > params["until"],
+    ]
+    return not any(refused)
 
 
 @method("GET", "/cluster/tasks")
@@ -97,7 +117,5 @@ def log(call: Call) -> Paged:
 @method("DELETE", TASK)
 def delete(call: Call) -> None:
     """SIGTERM to the task's process group, SIGKILL after 5 s."""
-    upid = _check(call, "Sys.Modify")
-    if upid.node != call.node.name:
-        raise Die("no such task")
+    _check(call, "Sys.Modify")
     Tasks(call.node).delete(call.params["upid"])
