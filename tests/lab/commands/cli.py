@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -12,12 +13,24 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from lab.node.base import Die, Node, ParamError, complain
 
-__all__ = ["Arguments", "Command", "main", "say"]
+__all__ = ["Arguments", "Command", "check_vmid", "main", "say", "split_words"]
 
 
 def say(text: str) -> None:
     """Unbuffered text on stdout."""
     os.write(1, text.encode("utf-8", "surrogateescape"))
+
+
+def check_vmid(text: str, name: str = "vmid") -> int:
+    """A VMID, or the refusal of its format."""
+    if not re.fullmatch(r"[1-9][0-9]{2,8}", text):
+        raise ParamError({name: "invalid format - value does not look like a valid VM ID\n"})
+    return int(text)
+
+
+def split_words(text: str) -> List[str]:
+    """Members of one of Proxmox's list values."""
+    return [word for word in re.split(r"[,;\s\0]+", text) if word]
 
 
 @dataclass(frozen=True)
@@ -33,10 +46,7 @@ class Arguments:
 
     def vmid(self, index: int = 0) -> int:
         """A positional VMID."""
-        text = self.positional[index]
-        if not (text.isdigit() and 100 <= int(text) <= 999_999_999 and text[0] != "0"):
-            raise ParamError({"vmid": "invalid format - value does not look like a valid VM ID\n"})
-        return int(text)
+        return check_vmid(self.positional[index])
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 from typing import List, Optional
 
-from lab.commands.cli import Arguments, Command, main, say
+from lab.commands.cli import Arguments, Command, check_vmid, main, say, split_words
 from lab.node.base import Die, Node, ParamError, complain
 from lab.node.properties import split_volid
-from lab.node.storage import Storages, Volume, check_format, qemu_img_info
+from lab.node.storage import Storages, Volume, check_format, parse_kib, qemu_img_info
 
 ACCEPT_SECONDS = 30.0
 HEADER_BYTES = 8
+FORMATS = ("raw", "qcow2", "subvol", "vmdk")
 
 
 def status(node: Node, arguments: Arguments) -> None:
@@ -31,10 +31,10 @@ def status(node: Node, arguments: Arguments) -> None:
     names = sorted(
         sid
         for sid, storage in storages.all().items()
-        if wanted in (None, sid) and (content is None or content in storage.content)
+        if wanted in (None, sid)
+        and not (content and not (set(split_words(content)) & set(storage.content) and storage.enabled(node.name)))
+        and not (arguments.flag("enabled") and storage.disabled)
     )
-    if arguments.flag("enabled"):
-        names = [sid for sid in names if storages.all()[sid].enabled(node.name)]
     width = max([len(sid) for sid in names], default=0) + 1
     say(_status_row(width, "Name", "Type", "Status", "Total (KiB)", "Used (KiB)", "Available (KiB)", "%"))
     for sid in names:
@@ -63,33 +63,19 @@ def list_volumes(node: Node, arguments: Arguments) -> None:
     sid = arguments.positional[0]
     storages = Storages(node)
     storages.check_enabled(sid)
-    vmid = int(arguments.options["vmid"]) if "vmid" in arguments.options else None
-    volumes = storages.list(sid, vmid) if arguments.options.get("content", "images") == "images" else []
-    if vmid is None and arguments.options.get("content", "iso") == "iso":
-        volumes += _isos(node, sid)
-    say(_table(volumes))
-
-
-def _isos(node: Node, sid: str) -> List[Volume]:
-    storage = Storages(node).get(sid)
-    if not storage.is_directory:
-        return []
-    base = node.path(storage.keys["path"].rstrip("/") + "/template/iso")
-    return [
-        Volume(f"{sid}:iso/{path.name}", 0, "iso", path.stat().st_size, str(path), "iso")
-        for path in sorted(base.glob("*.iso"))
-    ]
+    vmid = check_vmid(arguments.options["vmid"]) if "vmid" in arguments.options else None
+    say(_table(storages.listing(sid, arguments.options.get("content"), vmid)))
 
 
 def _table(volumes: List[Volume]) -> str:
-    if not volumes:
-        return "Volid Format  Type     Size VMID\n"
-    width = max(len(volume.volid) for volume in volumes)
-    digits = max(len(str(volume.size)) for volume in volumes)
+    """Columns as wide as their longest entry; volumes that no VM owns come last, by format, without the last column."""
+    width = max((len(volume.volid) for volume in volumes), default=0)
+    digits = len(str(max((volume.size for volume in volumes), default=0)))
     rows = [f"{'Volid':<{width}} {'Format':<7} {'Type':<9} {'Size':>{digits}} VMID\n"]
-    for volume in volumes:
-        owner = str(volume.vmid) if volume.vmid else ""
-        rows.append(f"{volume.volid:<{width}} {volume.format:<7} {volume.content:<9} {volume.size:>{digits}} {owner}\n")
+    others = sorted((volume for volume in volumes if not volume.vmid), key=lambda volume: volume.format)
+    for volume in [*(volume for volume in volumes if volume.vmid), *others]:
+        row = f"{volume.volid:<{width}} {volume.format:<7} {volume.content:<9} {volume.size:>{digits}}"
+        rows.append(row + (f" {volume.vmid}\n" if volume.vmid else "\n"))
     return "".join(rows)
 
 
@@ -103,15 +89,14 @@ def alloc(node: Node, arguments: Arguments) -> None:
     sid, owner, name, text = arguments.positional
     vmid = arguments.vmid(1)
     del owner
-    match = re.fullmatch(r"(\d+)([MG])?", text)
-    if not match:
-        raise ParamError({"size": "value does not match the regex pattern"})
-    kib = int(match[1]) * {None: 1, "M": 1 << 10, "G": 1 << 20}[match[2]]
-    storages = Storages(node)
-    storages.check_enabled(sid)
-    form = arguments.options.get("format")
+    kib, form = parse_kib(text), arguments.options.get("format")
+    if form is not None and form not in FORMATS:
+        wanted = f"value '{form}' does not have a value in the enumeration '{', '.join(FORMATS)}'"
+        raise ParamError({"format": wanted})
     if form is not None and name:
         check_format(name, form)
+    storages = Storages(node)
+    storages.check_enabled(sid)
     volid = storages.alloc(sid, vmid, form, name or None, kib)
     say(f"successfully created '{volid}'\n")
 

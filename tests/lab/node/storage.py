@@ -21,7 +21,16 @@ from .cluster import Cluster
 from .flock import file_lock
 from .properties import split_volid
 
-__all__ = ["IMAGE_FORMATS", "Storage", "Storages", "Volume", "check_format", "file_format", "qemu_img_info"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "Storage",
+    "Storages",
+    "Volume",
+    "check_format",
+    "file_format",
+    "parse_kib",
+    "qemu_img_info",
+]
 
 IMAGE_FORMATS = ("raw", "qcow", "qed", "qcow2", "vmdk", "cloop")
 DIRECTORY_TYPES = ("dir", "nfs", "cifs", "cephfs", "btrfs")
@@ -29,6 +38,8 @@ DEFAULT_CONFIG = {
     "local": {"type": "dir", "path": "/var/lib/vz", "content": "iso,vztmpl,backup,images,rootdir,snippets"}
 }
 BACKING_DIRECTORY = "/var/lib/lab-lvm"
+FILE_CONTENT = {"backup": "dump", "iso": "template/iso", "snippets": "snippets", "vztmpl": "template/cache"}
+"""Content types of a directory storage that are plain files, and where they lie."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,19 @@ class Storage:
         """Format of a volume when none is asked for."""
         return self.keys.get("format", "raw") if self.is_directory else "raw"
 
+    @property
+    def disabled(self) -> bool:
+        """Switched off for every node (the file has the bare word, or a 1)."""
+        return self.keys.get("disable", "0") != "0"
+
+    def on(self, node: str) -> bool:
+        """Whether the storage is one of that node."""
+        nodes = [word for word in re.split(r"[,\s]+", self.keys.get("nodes", "")) if word]
+        return not nodes or node in nodes
+
     def enabled(self, node: str) -> bool:
         """Usable on that node."""
-        nodes = [word for word in re.split(r"[,\s]+", self.keys.get("nodes", "")) if word]
-        return (
-            self.keys.get("disable", "0") in ("0", "") and "disable" not in self.keys and (not nodes or node in nodes)
-        )
+        return not self.disabled and self.on(node)
 
 
 @dataclass(frozen=True)
@@ -108,9 +126,9 @@ class Storages:
     def check_enabled(self, sid: str) -> Storage:
         """A storage usable on this node."""
         storage = self.get(sid)
-        if "disable" in storage.keys:
+        if storage.disabled:
             raise Die(texts.storage_disabled(sid))
-        if not storage.enabled(self.node.name):
+        if not storage.on(self.node.name):
             raise Die(f"storage '{sid}' is not available on node '{self.node.name}'")
         return storage
 
@@ -149,10 +167,9 @@ class Storages:
         if not storage.is_directory:
             return f"/dev/{storage.keys['vgname']}/{name}"
         base = storage.keys["path"].rstrip("/")
-        if name.startswith("iso/"):
-            return f"{base}/template/{name}"
-        if re.match(r"(?:vztmpl|backup|snippets|import)/", name):
-            return f"{base}/{name}"
+        content, _, rest = name.partition("/")
+        if content in (*FILE_CONTENT, "import"):
+            return f"{base}/{FILE_CONTENT.get(content, content)}/{rest}"
         if name.count("/") > 1:
             name = "/".join(name.split("/")[-2:])
         return f"{base}/images/{name}"
@@ -305,6 +322,32 @@ class Storages:
             size = 0
         return Volume(f"{storage.sid}:{name}", owner, form, size, self.path(f"{storage.sid}:{name}"))
 
+    def listing(self, sid: str, content: Optional[str] = None, vmid: Optional[int] = None) -> List[Volume]:
+        """Everything on a storage, as the content API and pvesm list show it; a VMID leaves only what it owns."""
+        found = self.list(sid, vmid) if content in (None, "images") else []
+        return found + [
+            volume
+            for volume in self.files(sid)
+            if content in (None, volume.content) and vmid in (None, volume.vmid or None)
+        ]
+
+    def files(self, sid: str) -> List[Volume]:
+        """What a directory storage holds besides images: ISO images, templates, backups, snippets."""
+        storage = self.get(sid)
+        found = []
+        for content, place in FILE_CONTENT.items() if storage.is_directory else ():
+            if content not in storage.content:
+                continue
+            base = self.node.path(f"{storage.keys['path'].rstrip('/')}/{place}")
+            for path in sorted(base.glob("*")):
+                form = _file_kind(content, path.name)
+                if form and path.is_file():
+                    match = re.match(r"vzdump-(?:qemu|lxc)-(\d+)-", path.name)
+                    owner = int(match[1]) if match else 0
+                    volid = f"{sid}:{content}/{path.name}"
+                    found.append(Volume(volid, owner, form, path.stat().st_size, self.path(volid), content))
+        return found
+
     def activate(self, storage: Storage) -> None:
         """Make the device links of a volume group again (a host that came up anew has an empty /dev)."""
         group = storage.keys["vgname"]
@@ -330,8 +373,8 @@ class Storages:
         place = storage.keys.get("path", BACKING_DIRECTORY)
         real = self.node.path(place)
         total = used = available = 0
-        active = real.exists() or not storage.is_directory
-        if active:
+        active = storage.enabled(self.node.name) and (real.exists() or not storage.is_directory)
+        if active:  # what is not looked at shows zeros
             space = os.statvfs(real if real.exists() else self.node.path("/"))
             total = space.f_blocks * space.f_frsize
             used = (space.f_blocks - space.f_bfree) * space.f_frsize
@@ -346,6 +389,25 @@ class Storages:
             "used": used,
             "avail": available,
         }
+
+
+def _file_kind(content: str, name: str) -> str:
+    """The format a listing shows for a file that is no image, "" for one it leaves out."""
+    match = re.search(
+        {
+            "iso": r"\.(iso|img)$",
+            "vztmpl": r"\.(tar\.(?:gz|xz|zst)|tgz|txz)$",
+            "backup": r"^vzdump-.*\.(tgz|(?:tar|vma)(?:\.(?:gz|lzo|zst))?)$",
+            "snippets": r"()",
+        }[content],
+        name,
+        re.IGNORECASE,
+    )
+    if not match:
+        return ""
+    return {"iso": "iso", "snippets": "snippet"}.get(
+        content, match[1].replace("tar.gz", "tgz").replace("tar.xz", "txz")
+    )
 
 
 def file_format(name: str) -> str:
@@ -372,3 +434,11 @@ def check_format(name: str, form: str) -> None:
     spelled = name.rsplit(".", 1)[1] if "." in name else ""
     if spelled in ("raw", "qcow2", "vmdk", "subvol") and spelled != form:
         raise ParamError({"format": f"different storage formats ({form} != {spelled})"})
+
+
+def parse_kib(text: str) -> int:
+    """A size of pvesm alloc and the content API: KiB, or a number with M or G."""
+    match = re.fullmatch(r"(\d+)([MG])?", text)
+    if not match:
+        raise ParamError({"size": "value does not match the regex pattern"})
+    return int(match[1]) * {None: 1, "M": 1 << 10, "G": 1 << 20}[match[2]]

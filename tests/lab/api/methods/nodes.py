@@ -8,15 +8,15 @@ import os
 import re
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from lab.node import simulated, vm
-from lab.node.base import Denied, Die
-from lab.node.storage import Storages, check_format
+from lab.node.base import Denied, ParamError
+from lab.node.storage import Storage, Storages, Volume, check_format, parse_kib
 
 from .. import statd
 from ..registry import Call, Need, method
-from ..schema import boolean, split_list, string
+from ..schema import boolean, enum, split_list, string
 from .access import VERSION
 
 NODE = "/nodes/{node}"
@@ -210,6 +210,7 @@ def cpus(call: Call) -> List[Dict[str, Any]]:
 
 # -- storages ---------------------------------------------------------------------------------------------------------
 
+FORMAT = enum("raw", "qcow2", "subvol", "vmdk", optional=True)
 FILTER = {
     "content": string(optional=True),
     "enabled": boolean(optional=True),
@@ -221,23 +222,41 @@ FILTER = {
 
 @method("GET", NODE + "/storage", FILTER)
 def storages(call: Call) -> List[Dict[str, Any]]:
-    """Storages of the node that one may use or audit."""
-    node_storages = Storages(call.node)
+    """Storages of the node that one may use or audit.
+
+    `content` leaves out what is not usable here; `enabled` only what is switched off, not what other nodes have.
+    """
+    known = Storages(call.node).all()
     told = (simulated.report(call.node) or {}).get("storages", {})
-    wanted = set(split_list(call.params.get("content")))
+    if call.params.get("storage") is not None:
+        _known(call)
     found = []
-    for sid in sorted(node_storages.all()):
+    for sid in sorted(known):
         if call.params.get("storage") not in (None, sid) or not call.may("/storage/" + sid, SPACE, True):
             continue
-        answer = told.get(sid) or node_storages.status(sid)
-        if wanted and not wanted & set(str(answer["content"]).split(",")):
-            continue
-        if call.params.get("enabled") and not answer["enabled"]:
-            continue
-        total = int(answer["total"])  # type: ignore[call-overload]
-        fraction = int(answer["used"]) / total if total else 0  # type: ignore[call-overload]
-        found.append({"storage": sid, **answer, "used_fraction": fraction})
+        if _wanted(call, known[sid]):
+            answer = told.get(sid) or Storages(call.node).status(sid)
+            found.append({"storage": sid, **answer, **_fraction(answer), **_formats(call, known[sid])})
     return found
+
+
+def _wanted(call: Call, storage: Storage) -> bool:
+    content, target = split_list(call.params.get("content")), call.params.get("target")
+    if content and not (set(content) & set(storage.content) and storage.enabled(call.node.name)):
+        return False
+    if target and not (storage.on(call.node.name) and storage.on(target)):
+        return False
+    return not (call.params.get("enabled") and storage.disabled)
+
+
+def _fraction(answer: Mapping[str, Any]) -> Dict[str, float]:
+    return {"used_fraction": answer["used"] / answer["total"]} if answer["total"] else {}
+
+
+def _formats(call: Call, storage: Storage) -> Dict[str, Any]:
+    if not call.params.get("format"):
+        return {}
+    return {"format": [{form: 1 for form in storage.formats}, storage.default_format]}
 
 
 @method("GET", NODE + "/storage/{storage}/status", {}, STORAGE)
@@ -248,8 +267,6 @@ def storage_status(call: Call) -> Dict[str, Any]:
 
 
 def _known(call: Call) -> None:
-    from lab.node.base import ParamError
-
     if call.params["storage"] not in Storages(call.node).all():
         raise ParamError({"storage": "No such storage."})
 
@@ -261,24 +278,31 @@ def _known(call: Call) -> None:
     STORAGE,
 )
 def content(call: Call) -> List[Dict[str, Any]]:
-    """Images on a storage."""
-    sid, vmid = call.params["storage"], call.params.get("vmid")
-    Storages(call.node).check_enabled(sid)
-    every = call.may("/storage/" + sid, ["Datastore.Allocate"]) or call.may("/storage/" + sid, ["Datastore.Audit"])
-    found = []
-    for volume in Storages(call.node).list(sid, int(vmid) if vmid else None):
-        if every or call.may("/vms/%d" % volume.vmid, ["VM.Config.Disk"]):
-            found.append(
-                {
-                    "volid": volume.volid,
-                    "vmid": volume.vmid,
-                    "format": volume.format,
-                    "size": volume.size,
-                    "content": volume.content,
-                    "ctime": _ctime(call, volume.volid),
-                }
-            )
-    return found
+    """Images and files on a storage."""
+    sid, wanted = call.params["storage"], call.params.get("content")
+    here = Storages(call.node)
+    here.check_enabled(sid)
+    volumes = here.listing(sid, wanted, int(call.params["vmid"]) if "vmid" in call.params else None)
+    return [_volume(call, volume) for volume in volumes if _visible(call, sid, volume)]
+
+
+def _visible(call: Call, sid: str, volume: Volume) -> bool:
+    if call.may("/storage/" + sid, ["Datastore.Allocate"]) or call.may("/storage/" + sid, ["Datastore.Audit"]):
+        return True
+    if volume.content in ("iso", "vztmpl"):
+        return True
+    return bool(volume.vmid) and call.may("/vms/%d" % volume.vmid, ["VM.Config.Disk"])
+
+
+def _volume(call: Call, volume: Volume) -> Dict[str, Any]:
+    entry: Dict[str, Any] = {
+        "volid": volume.volid,
+        "format": volume.format,
+        "size": volume.size,
+        "content": volume.content,
+        "ctime": _ctime(call, volume.volid),
+    }
+    return {**entry, "vmid": volume.vmid} if volume.vmid else entry
 
 
 def _ctime(call: Call, volid: str) -> int:
@@ -291,19 +315,15 @@ def _ctime(call: Call, volid: str) -> int:
 @method(
     "POST",
     NODE + "/storage/{storage}/content",
-    {"filename": string(), "size": string(), "vmid": string(format="vmid"), "format": string(optional=True)},
+    {"filename": string(), "size": string(), "vmid": string(format="vmid"), "format": FORMAT},
     Need("/storage/{storage}", ("Datastore.AllocateSpace",)),
 )
 def allocate(call: Call) -> str:
     """Make a volume."""
-    name, size = call.params["filename"], call.params["size"]
+    name, kib = call.params["filename"], parse_kib(call.params["size"])
     form = call.params.get("format")
     if form:
         check_format(name, form)
-    match = re.fullmatch(r"(\d+)([MG]?)", size)
-    if not match:
-        raise Die("unable to parse size '%s'" % size)
-    kib = int(match[1]) * {"": 1, "M": 1024, "G": 1024 * 1024}[match[2]]
     return Storages(call.node).alloc(call.params["storage"], int(call.params["vmid"]), form, name, kib)
 
 
