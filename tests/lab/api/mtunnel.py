@@ -21,11 +21,11 @@ from lab.node.base import Die, Node, ParamError
 from lab.node.cluster import Cluster
 from lab.node.flock import config_lock
 
-from . import schema
+from . import perl_json, schema
 from .personality import Personality, current, scaled
 from .tunnel_commands import COMMANDS, SCHEMAS, Session
 
-__all__ = ["Tunnel", "json_error", "socket_of"]
+__all__ = ["Tunnel", "parsed", "socket_of"]
 
 ACCEPT_SECONDS = 300.0
 PERL_LOCATION = " at /usr/share/perl5/PVE/API2/Qemu.pm line 1."
@@ -39,17 +39,6 @@ def socket_of(vmid: int) -> str:
 def say(text: str) -> None:
     """One line of the task's log, unbuffered."""
     os.write(1, (text + "\n").encode("utf-8", "surrogateescape"))
-
-
-def json_error(text: str) -> str:
-    """What the real parser says about a line that is not JSON (mtunnel-protocol 4.1; checked against captures)."""
-    stripped = text.lstrip()
-    offset = len(text) - len(stripped)
-    near = '"%s"' % (stripped[:20] + ("..." if len(stripped) > 20 else "")) if stripped else '"(end of string)"'
-    words = {"t": "'true' expected", "f": "'false' expected", "n": "'null' expected"}
-    what = words.get(stripped[:1], "malformed JSON string, neither tag, array, object, number, string or atom,")
-    joint = "" if what.endswith(",") else ","
-    return "%s%s at character offset %d (before %s)" % (what, joint, offset, near)
 
 
 class Tunnel:
@@ -113,7 +102,7 @@ class Tunnel:
             if reply is not None:
                 self._send(reply)
 
-    def _line(self, connection: socket.socket) -> Optional[str]:
+    def _line(self, connection: socket.socket) -> Optional[bytes]:
         """The next line without its end; EOF ends a line too, then there is nothing more."""
         while b"\n" not in self.buffer:
             try:
@@ -122,10 +111,10 @@ class Tunnel:
                 data = b""
             if not data:
                 rest, self.buffer = self.buffer, b""
-                return rest.decode("utf-8", "surrogateescape") if rest else None
+                return rest or None
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
-        return line.decode("utf-8", "surrogateescape")
+        return line
 
     def _send(self, text: str) -> None:
         assert self.connection is not None
@@ -133,18 +122,16 @@ class Tunnel:
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
-    def _handle(self, line: str) -> Optional[str]:
+    def _handle(self, line: bytes) -> Optional[str]:
         """The reply line to a command line; None when a fault swallows it."""
         try:
-            request = json.loads(line)
-        except ValueError:
-            return _failure("failed to parse command - %s%s\n" % (json_error(line.rstrip("\r")), PERL_LOCATION))
-        if not isinstance(request, dict):
-            raise Die("Not a HASH reference" + PERL_LOCATION)
+            request = parsed(line)
+        except perl_json.Malformed as error:
+            return _failure("failed to parse command - %s%s\n" % (error, PERL_LOCATION))
         name = request.pop("cmd", None)
         if name is None:
             return _failure("'cmd' missing")
-        name = str(name)
+        name = perl_json.scalar(name)
         if self.session.exiting:
             return _failure("tunnel is in exit-mode, processing '%s' cmd not possible" % name)
         if name not in COMMANDS:
@@ -164,10 +151,12 @@ class Tunnel:
                 result = COMMANDS[name](self.session, parameters)
             return {**(result or {}), "success": True}
         except ParamError as error:
-            lines = "".join("%s: %s\n" % item for item in error.errors.items())
+            lines = "".join("%s: %s\n" % item for item in sorted(error.errors.items()))
             text = "400 Parameter verification failed.\n" + lines
         except Die as error:
             text = error.text.rstrip("\n") + "\n"
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            text = "%s%s\n" % (error, PERL_LOCATION)  # whatever a handler dies of, the command loop lives on
         return {"success": False, "msg": "failed to handle '%s' command - %s" % (name, text)}
 
     def _validate(self, name: str, request: Dict[str, Any], personality: Personality) -> Dict[str, Any]:
@@ -193,6 +182,15 @@ class Tunnel:
         assert self.connection is not None
         self.connection.close()
         raise Die("mtunnel exited" if self.session.exiting else "mtunnel exited unexpectedly")
+
+
+def parsed(line: bytes) -> Dict[str, Any]:
+    """The request of a line; a value that is no object ends the worker (mtunnel-protocol 4.1)."""
+    value = perl_json.decode(line)
+    try:
+        return perl_json.hash_of(value, PERL_LOCATION)
+    except ValueError as error:
+        raise Die(str(error)) from None
 
 
 def _failure(text: str) -> str:

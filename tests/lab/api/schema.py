@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from lab.node.base import ParamError
 from lab.node.texts import MISSING, UNDEFINED
 
+from .perl_json import scalar, type_name
+
 __all__ = ["Field", "array", "boolean", "check", "enum", "integer", "obj", "string"]
 
 Errors = Dict[str, str]
@@ -136,8 +138,8 @@ def check(
 ) -> Dict[str, Any]:
     """The parameters with their types applied, or ParamError naming every bad key.
 
-    ``json_values``: values come from a JSON line of the tunnel; there null counts as absent and values keep the type
-    they came with. Otherwise they are form texts and numbers and booleans are converted.
+    ``json_values``: values come from a JSON line of the tunnel; there null counts as absent and numbers keep the type
+    they came with. Otherwise they are form texts and numbers are converted.
     """
     errors: Errors = {}
     result = _check_object(properties, given, additional, "", errors, json_values)
@@ -177,25 +179,20 @@ def _check_value(want: Field, value: Any, path: str, errors: Errors, raw: bool) 
         if not isinstance(value, list):
             errors[path] = "type check ('array') failed"
         return value
-    text = _text(value)
-    refused = _refusal(want, value, text, path)
+    text = scalar(value)
+    refused = _refusal(want, value, text, path, raw)
     if refused:
         errors[path] = refused
         return value
-    return value if raw and want.type != "boolean" else _typed(want, text)
+    return value if raw and want.type in ("integer", "number") else _typed(want, text)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    return str(value)
-
-
-def _refusal(want: Field, value: Any, text: str, path: str) -> Optional[str]:
+def _refusal(want: Field, value: Any, text: str, path: str, raw: bool) -> Optional[str]:
     failed = "type check ('%s') failed - got '%s'" % (want.type, text)
-    if isinstance(value, (dict, list)):
-        return "type check ('%s') failed" % want.type
-    if want.type == "boolean" and text.lower() not in TRUE + FALSE:
+    if isinstance(value, (dict, list)) or (raw and isinstance(value, bool) and want.type != "boolean"):
+        return "type check ('%s') failed - got %s" % (want.type, type_name(value))
+    # a line of the tunnel knows only these two spellings (mtunnel-protocol 4.2)
+    if want.type == "boolean" and text.lower() not in (("1", "0") if raw else TRUE + FALSE):
         return failed
     if want.type == "integer" and not re.fullmatch(r"[+-]?\d+", text):
         return failed

@@ -6,23 +6,19 @@ from __future__ import annotations
 
 import pytest
 
-from lab.api.mtunnel import _merged, json_error, socket_of
+from lab.api.mtunnel import _merged, parsed, socket_of
+from lab.node.base import Die
 
 
-@pytest.mark.parametrize(
-    ("line", "text"),
-    [
-        ("this is not json", "'true' expected, at character offset 0 (before \"this is not json\")"),
-        (
-            "",
-            "malformed JSON string, neither tag, array, object, number, string or atom, at character offset 0 "
-            '(before "(end of string)")',
-        ),
-        ("nosuch", "'null' expected, at character offset 0 (before \"nosuch\")"),
-    ],
-)
-def test_parser_texts(line: str, text: str) -> None:
-    assert json_error(line) == text
+def test_a_line_without_an_object_ends_the_worker() -> None:
+    assert parsed(b'{"cmd":"version"}\r') == {"cmd": "version"}
+    assert parsed(b"null") == {}
+    for line, text in ((b"[1]", "Not a HASH reference at "), (b"true", "Not a HASH reference at ")):
+        with pytest.raises(Die, match=text):
+            parsed(line)
+    with pytest.raises(Die) as caught:
+        parsed(b'"version"')
+    assert caught.value.text.startswith('Can\'t use string ("version") as a HASH ref while "strict refs" in use at ')
 
 
 def test_control_socket() -> None:
