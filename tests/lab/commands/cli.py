@@ -8,12 +8,16 @@ import os
 import re
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from lab.node.base import Die, Node, ParamError, complain
+from lab.node.texts import MISSING
 
 __all__ = ["Arguments", "Command", "check_vmid", "main", "say", "split_words"]
+
+LISTS = ("content", "delete", "revert")
+"""Options that add up when repeated; of the others the last one counts."""
 
 
 def say(text: str) -> None:
@@ -55,46 +59,69 @@ class Command:
 
     run: Callable[[Node, Arguments], None]
     positional: Tuple[str, ...] = ()
-    optional_positional: int = 0
+    optional: Tuple[str, ...] = ()
     booleans: Tuple[str, ...] = ()
     values: Tuple[str, ...] = ()
-    extra: Callable[[str], bool] = field(default=lambda name: False)
+    required: Tuple[str, ...] = ()
+    extra: Optional[Callable[[str], bool]] = None
 
     def usage(self, program: str, name: str) -> str:
         """The usage line under an error."""
-        words = " ".join(f"<{word}>" for word in self.positional)
-        return f"{program} {name} {words} [OPTIONS]"
+        words = [f"[<{word}>]" if word in self.optional else f"<{word}>" for word in self.positional]
+        words += [f"--{word} <string>" for word in self.required]
+        options = " [OPTIONS]" if self.booleans or self.values or self.extra else ""
+        return f"{program} {name} {' '.join(words)}{options}"
+
+    def takes(self, name: str) -> bool:
+        """Whether the name is that of an option with a value."""
+        return name in self.values or name in self.required or (self.extra is not None and self.extra(name))
 
 
 def parse(command: Command, argv: Sequence[str]) -> Arguments:
-    """Split arguments; ParamError-like Die with the text of the option parser."""
+    """Split arguments; ParamError-like Die with the text of the option parser.
+
+    A boolean takes the next word for its value unless that is an option itself: `--skiplock 110` eats the 110.
+    """
     positional: List[str] = []
     options: Dict[str, str] = {}
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        if word == "--":
+            positional += rest
+            break
         if not word.startswith("-") or word == "-" or word[1:2].isdigit():
             positional.append(word)
             continue
         name, sign, value = word.lstrip("-").partition("=")
         if name in command.booleans:
             if not sign:
-                value = (
-                    rest.pop(0) if rest and rest[0] in ("0", "1", "true", "false", "on", "off", "yes", "no") else "1"
-                )
-        elif name in command.values or command.extra(name):
+                value = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+        elif command.takes(name):
             if not sign:
                 if not rest:
                     raise Die(f"Option {name} requires an argument\n400 unable to parse option")
                 value = rest.pop(0)
         else:
             raise Die(f"Unknown option: {name}\n400 unable to parse option")
-        options[name] = f"{options[name]},{value}" if name in options and name == "delete" else value
+        options[name] = f"{options[name]},{value}" if name in options and name in LISTS else value
     if len(positional) > len(command.positional):
         raise Die("400 too many arguments")
-    if len(positional) < len(command.positional) - command.optional_positional:
+    if len(positional) < len(command.positional) - len(command.optional):
         raise Die("400 not enough arguments")
+    options.update({name: _boolean(options[name]) for name in command.booleans if name in options})
+    missing = {name: MISSING for name in command.required if name not in options}
+    if missing:
+        raise ParamError(missing)
     return Arguments(positional, options)
+
+
+def _boolean(text: str) -> str:
+    if text.lower() in ("", "1", "on", "yes", "true"):
+        return "1"
+    if text.lower() in ("0", "off", "no", "false"):
+        return "0"
+    raise Die("400 unable to parse boolean option")
 
 
 def main(program: str, commands: Mapping[str, Command], argv: Optional[Sequence[str]] = None) -> int:
@@ -103,11 +130,9 @@ def main(program: str, commands: Mapping[str, Command], argv: Optional[Sequence[
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     name, command = _find(commands, words)
     if command is None:
-        known = "\n".join(f"       {program} {key} [ARGS] [OPTIONS]" for key in sorted(commands))
-        complain(
-            ("ERROR: no command specified" if not words else f"ERROR: unknown command '{program} {words[0]}'")
-            + f"\n{known}"
-        )
+        problem = f"unknown command '{program} {words[0]}'" if words else "no command specified"
+        known = "\n".join("       " + each.usage(program, key).rstrip() for key, each in sorted(commands.items()))
+        complain(f"ERROR: {problem}\nUSAGE: {program} <COMMAND> [ARGS] [OPTIONS]\n{known}")
         return 255
     try:
         arguments = parse(command, words[len(name.split()) :])

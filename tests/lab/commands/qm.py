@@ -13,17 +13,16 @@ import re
 import shlex
 import subprocess
 import sys
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 from lab.api import personality
 from lab.commands.cli import Arguments, Command, main, say
 from lab.node import destroy as removal
-from lab.node import qmp, schema, snapshots, status, texts, update, vm
-from lab.node.base import Die, Node, complain
+from lab.node import guest_agent, power, qmp, schema, snapshots, status, texts, update, vm
+from lab.node.base import Die, Node, ParamError, complain
 from lab.node.cluster import Cluster
 from lab.node.command_line import Extras, build
 from lab.node.flock import config_lock
-from lab.node.ha import Resources
 from lab.node.properties import parse_drive, parse_size
 from lab.node.schema import Kind
 from lab.node.storage import Storages
@@ -45,23 +44,12 @@ def _task(node: Node, kind: str, vmid: int, work: Callable[[], None]) -> None:
         raise Die(error.text) from None
 
 
-def _on_node(node: Node, vmid: int) -> None:
-    if not Cluster(node).exists(vmid):
-        raise Die(texts.no_such_config(node.name, vmid))
-
-
-def _running(node: Node, vmid: int) -> None:
-    _on_node(node, vmid)
-    if vm.pid(node, vmid) is None:
-        raise Die(texts.not_running(vmid), 2)
-
-
 def _requested(node: Node, vmid: int, action: str) -> bool:
     """An HA VM is only asked to change, whatever its lock."""
-    if not Resources(node).managed(vmid):
-        return False
-    _task(node, f"ha{action}", vmid, lambda: say(f"Requesting HA {action} for VM {vmid}\n"))
-    return True
+    asked = power.request_of_ha(node, vmid, action)
+    if asked is not None:
+        _task(node, asked[0], vmid, asked[1])
+    return asked is not None
 
 
 # reading
@@ -214,6 +202,7 @@ def destroy(node: Node, arguments: Arguments) -> None:
 def start(node: Node, arguments: Arguments) -> None:
     """qm start."""
     vmid = arguments.vmid()
+    Cluster(node).check_quorum()
     if _requested(node, vmid, "start"):
         return
     extras = Extras(forcemachine=arguments.options.get("machine"), forcecpu=arguments.options.get("force-cpu"))
@@ -227,31 +216,35 @@ def _discard(value: object) -> None:
 def stop(node: Node, arguments: Arguments) -> None:
     """Waits until the process is gone."""
     vmid = arguments.vmid()
-    _on_node(node, vmid)
-    if _requested(node, vmid, "stop"):
-        return
-    _task(node, "qmstop", vmid, lambda: vm.stop(node, vmid, arguments.flag("skiplock")))
+    if not _requested(node, vmid, "stop"):
+        _task(node, "qmstop", vmid, lambda: vm.stop(node, vmid, arguments.flag("skiplock")))
 
 
 def shutdown(node: Node, arguments: Arguments) -> None:
-    """Ask the guest, wait, optionally force."""
+    """Ask the guest, wait, optionally force; a VM that stands still is refused before the task."""
     vmid = arguments.vmid()
-    _on_node(node, vmid)
+    force, skiplock = arguments.flag("forceStop"), arguments.flag("skiplock")
+    gently = power.shutdown(node, vmid, force)
     if _requested(node, vmid, "stop"):
         return
-    seconds = float(arguments.options.get("timeout", "60"))
-    force, skiplock = arguments.flag("forceStop"), arguments.flag("skiplock")
-    _task(node, "qmshutdown", vmid, lambda: vm.shutdown(node, vmid, skiplock, seconds, force))
+    if gently:
+        _task(node, "qmshutdown", vmid, lambda: vm.shutdown(node, vmid, skiplock, _seconds(arguments), force))
+    else:
+        _task(node, "qmshutdown", vmid, lambda: vm.stop(node, vmid, skiplock))
+
+
+def _seconds(arguments: Arguments) -> Optional[float]:
+    return float(arguments.options["timeout"]) if "timeout" in arguments.options else None
 
 
 def reboot(node: Node, arguments: Arguments) -> None:
     """Shut down and start again."""
     vmid = arguments.vmid()
-    _running(node, vmid)
-    seconds = float(arguments.options.get("timeout", "60"))
+    power.shutdown(node, vmid, False)
+    power.must_run(node, vmid)
 
     def work() -> None:
-        vm.shutdown(node, vmid, timeout=seconds)
+        vm.shutdown(node, vmid, timeout=_seconds(arguments))
         vm.start(node, vmid)
 
     _task(node, "qmreboot", vmid, work)
@@ -260,14 +253,14 @@ def reboot(node: Node, arguments: Arguments) -> None:
 def reset(node: Node, arguments: Arguments) -> None:
     """Hard reset."""
     vmid = arguments.vmid()
-    _running(node, vmid)
+    power.must_run(node, vmid)
     _task(node, "qmreset", vmid, lambda: vm.reset(node, vmid, arguments.flag("skiplock")))
 
 
 def suspend(node: Node, arguments: Arguments) -> None:
     """Pause."""
     vmid = arguments.vmid()
-    _running(node, vmid)
+    power.must_run(node, vmid)
     if arguments.flag("todisk"):
         raise Die("suspend to disk is not part of the lab")
     _task(node, "qmpause", vmid, lambda: vm.suspend(node, vmid, arguments.flag("skiplock")))
@@ -276,18 +269,21 @@ def suspend(node: Node, arguments: Arguments) -> None:
 def resume(node: Node, arguments: Arguments) -> None:
     """cont; a running VM is success before any look at the lock."""
     vmid = arguments.vmid()
-    _running(node, vmid)
+    power.must_run(node, vmid)
     _task(node, "qmresume", vmid, lambda: vm.resume(node, vmid, arguments.flag("skiplock")))
 
 
 def migrate(node: Node, arguments: Arguments) -> None:
     """Within a cluster: only the refusals."""
     vmid, target = arguments.vmid(), arguments.positional[1]
+    if target == node.name:
+        raise ParamError({"target": "target is local node."})
+    Cluster(node).check_quorum()
     if target not in Cluster(node).nodes():
         raise Die(f"no such cluster node '{target}'")
-    if target == node.name:
-        raise Die("400 Parameter verification failed.\ntarget: target is local node.")
     check_lock(load(node, vmid))
+    if vm.pid(node, vmid) is not None and not arguments.flag("online"):
+        raise Die("can't migrate running VM without --online")
     raise Die("migration within a cluster is not part of the lab")
 
 
@@ -375,16 +371,12 @@ def listsnapshot(node: Node, arguments: Arguments) -> None:
 def agent(node: Node, arguments: Arguments) -> None:
     """A guest agent command."""
     vmid, name = arguments.vmid(), arguments.positional[1]
-    config = load(node, vmid)
-    if config.values.get("agent", "0").split(",")[0] not in ("1", "enabled=1"):
-        raise Die("No QEMU guest agent configured")
-    _running(node, vmid)
-    try:
-        answer = qmp.agent(node, vmid, f"guest-{name}")
-    except Die:
-        raise Die("QEMU guest agent is not running") from None
+    if name not in guest_agent.COMMANDS:
+        words = ", ".join(guest_agent.COMMANDS)
+        raise ParamError({"command": f"value '{name}' does not have a value in the enumeration '{words}'"})
+    answer = guest_agent.run(node, vmid, name)
     if answer:
-        say(json.dumps(answer, indent=3) + "\n")
+        say(json.dumps(answer, indent=3, separators=(",", " : "), sort_keys=True) + "\n")
 
 
 def _option(name: str) -> bool:
@@ -417,8 +409,8 @@ COMMANDS: Dict[str, Command] = {
     "migrate": Command(
         migrate,
         ("vmid", "target"),
-        booleans=("online", "force", "with-local-disks"),
-        values=("bwlimit", "targetstorage"),
+        booleans=("online", "force", "with-conntrack-state", "with-local-disks"),
+        values=("bwlimit", "migration_network", "migration_type", "targetstorage"),
     ),
     "monitor": Command(monitor, ("vmid",)),
     "pending": Command(pending, ("vmid",)),
@@ -426,9 +418,10 @@ COMMANDS: Dict[str, Command] = {
     "remote-migrate": Command(
         remote_migrate,
         ("vmid", "target-vmid", "target-endpoint"),
-        optional_positional=1,
+        optional=("target-vmid",),
         booleans=("online", "delete"),
-        values=("target-bridge", "target-storage", "bwlimit", "migration_type", "migration_network"),
+        required=("target-bridge", "target-storage"),
+        values=("bwlimit", "migration_type", "migration_network"),
     ),
     "reset": _power(reset),
     "resize": RESIZE,

@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import qmp
+from . import qmp, texts
 from .base import Die, Node, complain
 from .cluster import Cluster
 from .command_line import Extras, bridge_exists, build, nics, tap_name, tun_usable
@@ -51,6 +51,8 @@ NO_EXTRAS = Extras()
 PROGRAM = "qemu-system-x86_64"
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
+SHUTDOWN_SECONDS = 60.0
+KILL_SECONDS = 10.0
 BUSY_SECONDS = 30.0
 LOCAL_DEVICE = re.compile(r"(hostpci|usb|serial|parallel|virtiofs)\d+|ivshmem")
 
@@ -234,7 +236,7 @@ def stop(node: Node, vmid: int, skiplock: bool = False, nocheck: bool = False) -
 
 def stop_now(node: Node, vmid: int, skiplock: bool = False, nocheck: bool = False) -> None:
     """Stop: QMP quit, then SIGTERM after 60 s, then SIGKILL; the caller holds the flock."""
-    number = pid(node, vmid)
+    number = pid(node, vmid) if nocheck else _process_of(node, vmid)
     if number is None:
         return
     config = None if nocheck else load(node, vmid)
@@ -250,12 +252,19 @@ def stop_now(node: Node, vmid: int, skiplock: bool = False, nocheck: bool = Fals
     _forget(node, vmid)
 
 
+def _process_of(node: Node, vmid: int) -> Optional[int]:
+    """The process of a VM whose config is on this node; stop and shutdown look for the file themselves (pve-cli 4)."""
+    if not Cluster(node).exists(vmid):
+        raise Die(texts.no_such_config(node.name, vmid))
+    return pid(node, vmid)
+
+
 def _await_end(node: Node, number: int) -> None:
     if _gone(number, node.seconds(STOP_SECONDS)):
         return
     complain("VM still running - terminating now with SIGTERM")
     _signal(number, signal.SIGTERM)
-    if not _gone(number, node.seconds(10)):
+    if not _gone(number, node.seconds(KILL_SECONDS)):
         complain("VM still running - terminating now with SIGKILL")
         _signal(number, signal.SIGKILL)
         _gone(number, 5.0)
@@ -319,27 +328,37 @@ def reset(node: Node, vmid: int, skiplock: bool = False) -> None:
         command(node, vmid, "system_reset")
 
 
-def shutdown(node: Node, vmid: int, skiplock: bool = False, timeout: float = 60.0, force: bool = False) -> None:
+def shutdown(
+    node: Node, vmid: int, skiplock: bool = False, timeout: Optional[float] = None, force: bool = False
+) -> None:
     """Power button (or agent), wait, and stop by force when asked to."""
     with config_lock(node, vmid):
-        number = pid(node, vmid)
+        number = _process_of(node, vmid)
         if number is None:
             return
         config = load(node, vmid)
         if not skiplock:
             check_lock(config)
-        if config.values.get("agent", "0").split(",")[0] in ("1", "enabled=1"):
-            qmp.agent(node, vmid, "guest-shutdown", timeout)
+        try:
+            if config.values.get("agent", "0").split(",")[0] in ("1", "enabled=1"):
+                qmp.agent(node, vmid, "guest-shutdown", timeout or 10.0)
+            else:
+                command(node, vmid, "system_powerdown")
+        except Die:
+            problem = "VM quit/powerdown failed"
         else:
-            command(node, vmid, "system_powerdown")
-        if _gone(number, node.seconds(timeout)):
-            _forget(node, vmid)
-            return
+            if _gone(number, node.seconds(SHUTDOWN_SECONDS if timeout is None else timeout)):
+                _forget(node, vmid)
+                return
+            problem = "VM still running" if force else "VM quit/powerdown failed - got timeout"
         if not force:
-            raise Die("VM quit/powerdown failed - got timeout")
-        complain("VM quit/powerdown failed - terminating now with SIGTERM")
+            raise Die(problem)
+        complain(f"{problem} - terminating now with SIGTERM")
         _signal(number, signal.SIGTERM)
-        _gone(number, 10.0)
+        if not _gone(number, node.seconds(KILL_SECONDS)):
+            complain("VM still running - terminating now with SIGKILL")
+            _signal(number, signal.SIGKILL)
+            _gone(number, 5.0)
         _forget(node, vmid)
 
 

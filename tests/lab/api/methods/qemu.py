@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
-from lab.node import destroy, qmp, status, update, vm, vmconfig
-from lab.node.base import Denied, Die, ParamError, complain
-from lab.node.ha import Resources
+from lab.node import destroy, power, qmp, status, update, vm, vmconfig
+from lab.node.base import Denied, Die, complain
+from lab.node.command_line import Extras
 from lab.node.properties import drive_keys, parse_drive, parse_size
 from lab.remote import request
 from lab.remote.job import Job
 
 from ..personality import current as current_personality
 from ..registry import Call, Need, method
-from ..schema import boolean, integer, split_list, string
+from ..schema import boolean, enum, integer, split_list, string
 
 AUDIT = Need("/vms/{vmid}", ("VM.Audit",))
 POWER = Need("/vms/{vmid}", ("VM.PowerMgmt",))
@@ -128,104 +128,109 @@ def _task(call: Call, kind: str, work: Callable[[], None]) -> str:
     return call.spawn(kind, str(call.vmid), work)
 
 
-def _requested_by_ha(call: Call) -> bool:
+def _asked_ha(call: Call, action: str) -> Optional[str]:
     """HA resources are only asked to change state (pve-cli 7)."""
-    return Resources(call.node).managed(call.vmid)
+    asked = power.request_of_ha(call.node, call.vmid, action)
+    return None if asked is None else _task(call, *asked)
 
 
-def _ask_ha(call: Call, state: str, word: str) -> str:
-    def work() -> None:
-        print("Requesting HA %s for VM %d" % (word, call.vmid), flush=True)
-        Resources(call.node).set("vm:%d" % call.vmid, state)
-
-    return _task(call, "ha" + word, work)
+def _skips(call: Call) -> bool:
+    return bool(call.params.get("skiplock"))
 
 
-@method(
-    "POST",
-    BASE + "/status/start",
-    {"skiplock": SKIPLOCK, "timeout": integer(optional=True), "machine": string(optional=True)},
-    POWER,
-)
+START = {
+    "skiplock": SKIPLOCK,
+    "timeout": integer(optional=True, minimum=0),
+    "machine": string(optional=True, format="machine"),
+    "force-cpu": string(optional=True),
+    "stateuri": string(optional=True),
+    "migratedfrom": string(optional=True, format="node"),
+    "migration_type": enum("secure", "insecure", optional=True),
+    "migration_network": string(optional=True, format="cidr"),
+    "targetstorage": string(optional=True),
+}
+ROOT_START = ("skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "targetstorage")
+
+
+@method("POST", BASE + "/status/start", START, POWER)
 def start(call: Call) -> str:
-    """Start the VM in a task."""
-    call.root_only("skiplock")
-    _must_exist(call)
-    if _requested_by_ha(call):
-        return _ask_ha(call, "started", "start")
-    return _task(call, "qmstart", lambda: _start(call))
+    """Start the VM in a task, which is the first to look for its config."""
+    call.root_only(*ROOT_START)
+    call.cluster.check_quorum()
+    extras = Extras(forcemachine=call.params.get("machine"), forcecpu=call.params.get("force-cpu"))
+    return _asked_ha(call, "start") or _task(call, "qmstart", lambda: _start(call, extras))
 
 
-def _start(call: Call) -> None:
-    vm.start(call.node, call.vmid, skiplock=bool(call.params.get("skiplock")))
+def _start(call: Call, extras: Extras) -> None:
+    vm.start(call.node, call.vmid, _skips(call), extras)
 
 
-@method(
-    "POST",
-    BASE + "/status/stop",
-    {
-        "skiplock": SKIPLOCK,
-        "timeout": integer(optional=True, minimum=0),
-        "keepActive": boolean(optional=True),
-        "overrule-shutdown": boolean(optional=True),
-    },
-    POWER,
-)
+STOP = {"skiplock": SKIPLOCK, "timeout": integer(optional=True, minimum=0), "keepActive": boolean(optional=True)}
+
+
+@method("POST", BASE + "/status/stop", {**STOP, "overrule-shutdown": boolean(optional=True)}, POWER)
 def stop(call: Call) -> str:
     """Stop the VM in a task; success when it does not run, whatever its lock."""
     call.root_only("skiplock", "keepActive")
-    _must_exist(call)
-    if _requested_by_ha(call):
-        return _ask_ha(call, "stopped", "stop")
-    return _task(call, "qmstop", lambda: vm.stop(call.node, call.vmid, skiplock=bool(call.params.get("skiplock"))))
+    return _asked_ha(call, "stop") or _task(call, "qmstop", lambda: vm.stop(call.node, call.vmid, _skips(call)))
 
 
-@method(
-    "POST",
-    BASE + "/status/shutdown",
-    {
-        "skiplock": SKIPLOCK,
-        "timeout": integer(optional=True, minimum=0),
-        "forceStop": boolean(optional=True),
-        "keepActive": boolean(optional=True),
-    },
-    POWER,
-)
+@method("POST", BASE + "/status/shutdown", {**STOP, "forceStop": boolean(optional=True)}, POWER)
 def shutdown(call: Call) -> str:
-    """Ask the guest to power off."""
+    """Ask the guest to power off; a VM that stands still is refused before the task."""
     call.root_only("skiplock", "keepActive")
-    _must_exist(call)
-    if _requested_by_ha(call):
-        return _ask_ha(call, "stopped", "stop")
-    return _task(
-        call, "qmshutdown", lambda: vm.shutdown(call.node, call.vmid, skiplock=bool(call.params.get("skiplock")))
-    )
+    force, seconds = bool(call.params.get("forceStop")), call.params.get("timeout")
+    gently = power.shutdown(call.node, call.vmid, force)
+    asked = _asked_ha(call, "stop")
+    if asked:
+        return asked
+    if not gently:
+        return _task(call, "qmshutdown", lambda: vm.stop(call.node, call.vmid, _skips(call)))
+    return _task(call, "qmshutdown", lambda: vm.shutdown(call.node, call.vmid, _skips(call), seconds, force))
+
+
+@method("POST", BASE + "/status/reboot", {"timeout": integer(optional=True, minimum=0)}, POWER)
+def reboot(call: Call) -> str:
+    """Shut down and start again."""
+    power.shutdown(call.node, call.vmid, False)
+    power.must_run(call.node, call.vmid)
+
+    def work() -> None:
+        vm.shutdown(call.node, call.vmid, timeout=call.params.get("timeout"))
+        vm.start(call.node, call.vmid)
+
+    return _task(call, "qmreboot", work)
 
 
 @method("POST", BASE + "/status/resume", {"skiplock": SKIPLOCK, "nocheck": boolean(optional=True)}, POWER)
 def resume(call: Call) -> str:
     """Let a paused VM run."""
     call.root_only("skiplock", "nocheck")
-    _must_exist(call)
-    if vm.pid(call.node, call.vmid) is None:
-        raise Die("VM %d not running" % call.vmid, 2)
-    return _task(call, "qmresume", lambda: vm.resume(call.node, call.vmid, skiplock=bool(call.params.get("skiplock"))))
+    power.must_run(call.node, call.vmid)
+    return _task(call, "qmresume", lambda: vm.resume(call.node, call.vmid, _skips(call)))
 
 
-@method("POST", BASE + "/status/suspend", {"skiplock": SKIPLOCK, "todisk": boolean(optional=True)}, POWER)
+@method(
+    "POST",
+    BASE + "/status/suspend",
+    {"skiplock": SKIPLOCK, "todisk": boolean(optional=True), "statestorage": string(optional=True)},
+    POWER,
+)
 def suspend(call: Call) -> str:
     """Pause the VM."""
     call.root_only("skiplock")
-    _must_exist(call)
-    return _task(call, "qmpause", lambda: vm.suspend(call.node, call.vmid, bool(call.params.get("skiplock"))))
+    power.must_run(call.node, call.vmid)
+    if call.params.get("todisk"):
+        raise Die("suspend to disk is not part of the lab")
+    return _task(call, "qmpause", lambda: vm.suspend(call.node, call.vmid, _skips(call)))
 
 
 @method("POST", BASE + "/status/reset", {"skiplock": SKIPLOCK}, POWER)
 def reset(call: Call) -> str:
     """Reset the VM."""
     call.root_only("skiplock")
-    _must_exist(call)
-    return _task(call, "qmreset", lambda: vm.reset(call.node, call.vmid, bool(call.params.get("skiplock"))))
+    power.must_run(call.node, call.vmid)
+    return _task(call, "qmreset", lambda: vm.reset(call.node, call.vmid, _skips(call)))
 
 
 def _must_exist(call: Call) -> None:
@@ -333,41 +338,3 @@ def remote_migrate(call: Call) -> str:
     params = {**call.params, "vmid": str(call.vmid)}
     job = request.wanted(call.node, params, None if call.caller.is_root else call.may, patched)
     return call.spawn("qmigrate", str(call.vmid), lambda: Job(call.node, job).run())
-
-
-AGENT = (
-    "ping",
-    "info",
-    "fsfreeze-status",
-    "fsfreeze-freeze",
-    "fsfreeze-thaw",
-    "fstrim",
-    "get-osinfo",
-    "network-get-interfaces",
-    "get-time",
-)
-
-
-@method(
-    "POST",
-    BASE + "/agent",
-    {"command": string()},
-    Need("/vms/{vmid}", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), True),
-)
-def agent(call: Call) -> Dict[str, Any]:
-    """A guest agent command."""
-    if call.params["command"] not in AGENT:
-        raise ParamError(
-            {
-                "command": "value '%s' does not have a value in the enumeration '%s'"
-                % (call.params["command"], ", ".join(sorted(AGENT)))
-            }
-        )
-    if vmconfig.load(call.node, call.vmid).values.get("agent", "0").split(",")[0] not in ("1", "enabled=1"):
-        raise Die("No QEMU guest agent configured")
-    if vm.pid(call.node, call.vmid) is None:
-        raise Die("VM %d is not running" % call.vmid)
-    try:
-        return {"result": qmp.agent(call.node, call.vmid, "guest-" + call.params["command"])}
-    except Die:
-        raise Die("QEMU guest agent is not running") from None

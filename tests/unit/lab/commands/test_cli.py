@@ -22,7 +22,11 @@ SET = Command(
 def test_a_boolean_stands_alone_or_with_a_value() -> None:
     assert parse(SET, ["110", "--lock", "migrate", "--skiplock"]).options == {"lock": "migrate", "skiplock": "1"}
     assert parse(SET, ["110", "--skiplock", "0", "-name=x"]).options == {"skiplock": "0", "name": "x"}
-    assert parse(SET, ["--skiplock", "110"]).positional == ["110"]
+    assert parse(SET, ["--skiplock", "--lock=migrate", "110"]).positional == ["110"]
+    with pytest.raises(Die, match="400 not enough arguments"):
+        parse(SET, ["--skiplock", "110"])  # the option parser takes the number for the option's value
+    with pytest.raises(Die, match="400 unable to parse boolean option"):
+        parse(SET, ["110", "--skiplock", "maybe"])
 
 
 def test_repeated_delete_adds_up() -> None:
@@ -53,4 +57,14 @@ def test_vmids_are_checked() -> None:
 
 def test_the_usage_line() -> None:
     assert SET.usage("qm", "set") == "qm set <vmid> [OPTIONS]"
-    assert Command(nothing).usage("pvesm", "status") == "pvesm status  [OPTIONS]"
+    assert Command(nothing, booleans=("x",)).usage("pvesm", "status") == "pvesm status  [OPTIONS]"
+    assert Command(nothing, ("vmid",)).usage("qm", "unlock") == "qm unlock <vmid>"
+    assert Command(nothing, ("vmid", "new"), ("new",), values=("z",), required=("to",)).usage("qm", "move") == (
+        "qm move <vmid> [<new>] --to <string> [OPTIONS]"
+    )
+
+
+def test_a_required_option_is_missed_by_its_name() -> None:
+    with pytest.raises(ParamError) as caught:
+        parse(Command(nothing, required=("to",)), [])
+    assert caught.value.errors == {"to": "property is missing and it is not optional"}
