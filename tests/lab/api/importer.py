@@ -32,13 +32,14 @@ COMPLETE = re.compile(r"successfully imported '(.+)'")
 
 
 def transfer_format(storage: Storage, image_format: str, offered: str, with_snapshots: bool) -> str:
-    """The first stream format offered that the storage can import."""
-    if storage.is_directory:
-        known = [] if image_format == "subvol" else [image_format + "+size"]
-        if with_snapshots and image_format == "raw":
-            known = []  # raw files have no snapshots to carry
-    else:
-        known = ["raw+size"]
+    """The first stream format offered that the storage can import.
+
+    A directory takes whole image files as volumes with snapshots only; without, it takes raw data and finds out later
+    that they do not fit the image's format (mtunnel-protocol 7.3).
+    """
+    known = [] if with_snapshots else ["raw+size"]
+    if storage.is_directory and with_snapshots and image_format in ("qcow2", "vmdk"):
+        known = [image_format + "+size"]
     for name in split_list(offered):
         if name in known:
             return name
@@ -134,6 +135,9 @@ class Importer:
             self.process.kill()
             self.ended = True
         line = self._line(scaled(QUERY_SECONDS))
+        if line:
+            # in the task's log too, where only there a reason survives (mtunnel-protocol 7.3); the line keeps its end
+            os.write(1, ("disk-import: %s\n\n" % line).encode("utf-8", "surrogateescape"))
         if line is None and not self.ended:
             return {"status": "pending", "msg": ""}
         match = COMPLETE.fullmatch(line) if line is not None else None

@@ -16,7 +16,7 @@ from lab.node.storage import Storages
 
 from . import peers
 
-__all__ = ["bridge", "forget", "migration_network", "node_address", "storage", "stub"]
+__all__ = ["bridge", "datacenter", "forget", "migration_network", "node_address", "storage", "stub"]
 
 CREATE_FAILED = "unable to create empty VM config - "
 May = Callable[[str, Sequence[str], bool], bool]
@@ -55,13 +55,19 @@ def node_address(node: Node) -> str:
         return "127.0.0.1"
 
 
-def migration_network(node: Node) -> Optional[str]:
-    """`network` of the property `migration` in datacenter.cfg."""
+def datacenter(node: Node, key: str) -> Optional[str]:
+    """A value of datacenter.cfg."""
     try:
         text = node.path("/etc/pve/datacenter.cfg").read_text("utf-8")
     except FileNotFoundError:
         return None
-    match = re.search(r"^migration:.*\bnetwork=([^,\s]+)", text, re.MULTILINE)
+    match = re.search(r"^%s:\s*(.*?)\s*$" % re.escape(key), text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def migration_network(node: Node) -> Optional[str]:
+    """`network` of the property `migration` in datacenter.cfg."""
+    match = re.search(r"\bnetwork=([^,\s]+)", datacenter(node, "migration") or "")
     return match[1] if match else None
 
 

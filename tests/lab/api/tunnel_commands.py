@@ -13,12 +13,13 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 from lab.node import qmp, update, vm, vmconfig
 from lab.node.base import Denied, Die, Node
 from lab.node.command_line import Extras
-from lab.node.properties import format_drive, format_size
+from lab.node.properties import format_size
 from lab.node.storage import IMAGE_FORMATS, Storages
 
-from . import preconditions
+from . import perl_json, preconditions
 from .access import Access
 from .auth import Keys
+from .drives import drive_string
 from .importer import Importer
 from .personality import Personality, current
 from .schema import Field, array, boolean, enum, integer, obj, string
@@ -30,6 +31,7 @@ Result = Optional[Dict[str, Any]]
 Properties = Mapping[str, Field]
 WS_TUNNEL_VERSION = 2
 RESUME_SECONDS = 0.025
+LOCATION = " at /usr/share/perl5/PVE/API2/Qemu.pm line 1."
 WIDE = "Wide character in subroutine entry at /usr/share/perl5/PVE/QemuServer.pm line 1."
 
 
@@ -85,21 +87,36 @@ def bwlimit_schema(personality: Personality) -> Properties:
 
 
 def bwlimit(session: Session, parameters: Parameters) -> Result:
-    """The lower of the wish and the storages' own limits, KiB/s; the remote side may only lower."""
-    limits = []
-    for sid in parameters["storages"]:
-        if sid is None:
-            continue
-        storage = session.storages.get(str(sid))
-        own = dict(part.partition("=")[::2] for part in storage.keys.get("bwlimit", "").split(",") if part)
-        limit = own.get(parameters.get("operation", "migration"), own.get("default"))
-        if limit:
-            limits.append(float(limit))
-    wish = parameters.get("bwlimit")
-    least = min(limits) if limits else None
-    if least is None or (wish is not None and 0 < float(wish) <= least):
+    """The lower of the wish and the limits set here, KiB/s; the remote side may only lower.
+
+    A limit comes from a property string and stays a text. Who could change a limit overrides it (mtunnel-protocol 2.6):
+    Datastore.Allocate for that of a storage, Sys.Modify on / for the cluster's.
+    """
+    wish, operation = parameters.get("bwlimit"), perl_json.scalar(parameters.get("operation", "migration"))
+    storages = list(dict.fromkeys(str(sid) for sid in parameters["storages"] if sid is not None))
+
+    def overrides(path: str, privilege: str) -> bool:
+        return wish is not None and session.may(path, [privilege])
+
+    if storages and overrides("/storage", "Datastore.Allocate"):
         return {"bwlimit": wish}
-    return {"bwlimit": int(least) if least == int(least) else least}
+    found, without = [], not storages
+    for sid in storages:
+        if not overrides("/storage/" + sid, "Datastore.Allocate"):
+            limit = _limit(session.storages.get(sid).keys.get("bwlimit"), operation)
+            found.append(limit)
+            without = without or limit is None
+    if without and not overrides("/", "Sys.Modify"):
+        found.append(_limit(preconditions.datacenter(session.node, "bwlimit"), operation))
+    for limit in found:
+        if limit is not None and (not wish or float(limit) < float(wish)):
+            wish = limit
+    return {"bwlimit": wish}
+
+
+def _limit(text: Optional[str], operation: str) -> Optional[str]:
+    own = dict(part.partition("=")[::2] for part in (text or "").split(",") if part)
+    return own.get(operation, own.get("default"))
 
 
 def disk_schema(personality: Personality) -> Properties:
@@ -110,24 +127,15 @@ def disk(session: Session, parameters: Parameters) -> Result:
     """Allocate a volume; the size is taken as bytes whatever it looks like (mtunnel-protocol 4.2)."""
     sid, drive = parameters["storage"], dict(parameters["drive"])
     session.check_storage(sid)
-    both = not current().generation.validates_start and "file" in drive and "volume" in drive
-    for key in ("file", "volume", "format"):
+    strict = current().generation.validates_start
+    for key in ("file", "volume", "format") if strict else ("file", "format"):
         drive.pop(key, None)
     storage = session.storages.get(sid)
     wanted = parameters.get("format")
     form = wanted if wanted in storage.formats else storage.default_format
-    size = _leading_number(drive.get("size", 0))
+    size = _leading_number(drive.get("size"))
     volid = session.storages.alloc_bytes(sid, session.vmid, form, None, size)
-    if both:
-        # before 9.2.2 the keys were not dropped: the volume is made, its drive string cannot be
-        raise Die(
-            "format error at /usr/share/perl5/PVE/JSONSchema.pm line 1.\n"
-            "volume: cannot set both 'volume' and its alias target 'file'"
-        )
-    drive["file"], drive["format"] = volid, form
-    if "size" in drive:
-        drive["size"] = format_size(size)
-    text = format_drive(drive)
+    text = drive_string({**drive, "file": volid, "format": form}, format_size(size))
     session.disks[volid] = text
     session.volumes.append(volid)
     return {"drivestr": text, "volid": volid}
@@ -135,7 +143,7 @@ def disk(session: Session, parameters: Parameters) -> Result:
 
 def _leading_number(value: Any) -> int:
     """Perl's number of a text: 64M is 64."""
-    match = re.match(r"\s*(\d+)", str(value))
+    match = re.match(r"\s*(-?\d+)", perl_json.scalar(value))
     return int(match[1]) if match else 0
 
 
@@ -157,9 +165,9 @@ def disk_import_schema(personality: Personality) -> Properties:
 
 def disk_import(session: Session, parameters: Parameters) -> Result:
     """Start the importer and wait for it to listen."""
+    session.check_storage(parameters["storage"])
     if session.importer is not None:
         raise Die("disk import already running as PID '%d'" % session.importer.pid)
-    session.check_storage(parameters["storage"])
     importer = Importer.start(session.node, session.vmid, parameters)
     session.importer = importer
     session.sockets.add(importer.socket)
@@ -189,7 +197,7 @@ def config_schema(personality: Personality) -> Properties:
 def config(session: Session, parameters: Parameters) -> Result:
     """Firewall text, then the config through the ordinary update with the caller's privileges, then lock migrate."""
     firewall = parameters.get("firewall-config")
-    if firewall is not None:
+    if firewall:
         path = session.node.path("/etc/pve/firewall/%d.fw" % session.vmid)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(firewall, "utf-8", "surrogateescape")
@@ -267,7 +275,7 @@ def _nbd_volumes(session: Session, wanted: Mapping[str, Any]) -> Dict[str, Dict[
     strict = current().generation.validates_start
     found = {}
     for key, given in sorted(wanted.items()):
-        entry = {name: value for name, value in dict(given).items() if name != "success"}
+        entry = {name: value for name, value in perl_json.hash_of(given, LOCATION).items() if name != "success"}
         volid = entry.get("volid")
         if volid is None and not strict:
             continue
