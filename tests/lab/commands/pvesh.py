@@ -20,6 +20,7 @@ from lab.api.http import Request
 from lab.api.peers import forward
 from lab.api.registry import NotImplementedHere, Paged, Registry
 from lab.commands.cli import say
+from lab.commands.output import FORMATS, render
 from lab.node.base import Die, Node, ParamError, complain
 
 VERBS = {"get": "GET", "set": "PUT", "create": "POST", "delete": "DELETE"}
@@ -45,18 +46,6 @@ def parse(words: Sequence[str]) -> Tuple[Dict[str, str], Dict[str, str]]:
     return params, own
 
 
-def show(data: Any, form: str) -> None:
-    """The value on stdout."""
-    if data is None:
-        return
-    if form == "json":
-        say(json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n")
-    elif form == "json-pretty" or isinstance(data, (dict, list)):
-        say(json.dumps(data, sort_keys=True, indent=3, ensure_ascii=False) + "\n")
-    else:
-        say("%s\n" % data)
-
-
 def remote(node: Node, other: str, verb: str, path: str, params: Mapping[str, str]) -> Any:
     """The same call on another node of the cluster, as root@pam."""
     now, keys = time.time(), Keys(node)
@@ -79,20 +68,28 @@ def remote(node: Node, other: str, verb: str, path: str, params: Mapping[str, st
 def run(node: Node, verb: str, path: str, words: Sequence[str]) -> None:
     """One call."""
     params, own = parse(words)
+    form = own.get("output-format", "text")
+    if form not in FORMATS:
+        wanted = f"value '{form}' does not have a value in the enumeration '{', '.join(FORMATS)}'"
+        raise ParamError({"output-format": wanted})
     registry = Registry(node)
     entry, values = registry.find(VERBS[verb], path)
     other = registry.elsewhere(entry, values)
     data = remote(node, other, verb, path, params) if other else registry.run(entry, values, params, synchronous=True)
     if "quiet" not in own:
-        show(data.data if isinstance(data, Paged) else data, own.get("output-format", "text"))
+        say(render(data.data if isinstance(data, Paged) else data, form, "noheader" not in own, "noborder" not in own))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if len(words) < 2 or words[0] not in VERBS:
-        complain(USAGE)
+    if words[:1] and words[0] in VERBS and len(words) < 2:
+        complain("400 not enough arguments\npvesh %s <api_path> [OPTIONS] [FORMAT_OPTIONS]" % words[0])
+        return 255
+    if not words or words[0] not in VERBS:
+        problem = "unknown command 'pvesh %s'" % words[0] if words else "no command specified"
+        complain("ERROR: %s\n%s" % (problem, USAGE))
         return 255
     try:
         run(Node(), words[0], words[1], words[2:])
