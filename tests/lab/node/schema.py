@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Uni
 
 from .base import Die
 from .properties import is_drive, parse_drive, parse_list, parse_size, split_volid
+from .texts import MISSING, UNDEFINED
 
 __all__ = [
     "LOCK_WORDS",
@@ -23,6 +24,7 @@ __all__ = [
     "option",
     "privileges",
     "root_only",
+    "stored",
     "typed",
 ]
 
@@ -62,6 +64,7 @@ class Option:
     check: Optional[Callable[[str], None]] = None
 
 
+NATURAL = {Kind.INTEGER: r"\d+", Kind.NUMBER: r"\d+(\.\d+)?"}
 CPU, MEMORY, NETWORK = ("VM.Config.CPU",), ("VM.Config.Memory",), ("VM.Config.Network",)
 OPTIONS, HWTYPE, DISK = ("VM.Config.Options",), ("VM.Config.HWType",), ("VM.Config.Disk",)
 CDROM, POWER = ("VM.Config.CDROM",), ("VM.PowerMgmt",)
@@ -97,22 +100,37 @@ def _machine(text: str) -> None:
 def _net(text: str) -> None:
     properties = parse_list(text, "model")
     models = [key for key in properties if key in NIC_MODELS]
-    if not models and properties.get("model") not in NIC_MODELS:
-        raise ValueError("unable to parse network options")
-    for key in properties:
-        if key not in NIC_MODELS and key not in NIC_KEYS:
-            raise ValueError("unable to parse network options")
+    errors = {key: UNDEFINED for key in properties if key not in NIC_MODELS and key not in NIC_KEYS}
+    if not models and "model" not in properties:
+        errors["model"] = MISSING
+    elif not models and properties["model"] not in NIC_MODELS:
+        words = ", ".join(sorted(NIC_MODELS))
+        errors["model"] = f"value '{properties['model']}' does not have a value in the enumeration '{words}'"
+    _refuse(errors)
 
 
 def _drive(text: str) -> None:
     properties = parse_drive(text)
+    errors = {
+        key: f"value '{value}' does not have a value in the enumeration '{', '.join(DRIVE_WORDS[key])}'"
+        for key, value in properties.items()
+        if key in DRIVE_WORDS and value not in DRIVE_WORDS[key]
+    }
     if "file" not in properties:
-        raise ValueError("unable to parse drive options")
+        errors["file"] = MISSING
     unknown = [key for key in properties if key not in DRIVE_KEYS and not key.startswith(("mbps", "iops", "bps"))]
-    if unknown:
-        raise ValueError("unable to parse drive options")
-    if "size" in properties:
-        parse_size(properties["size"])
+    errors.update(dict.fromkeys(unknown, UNDEFINED))
+    try:
+        parse_size(properties.get("size", "0"))
+    except ValueError as error:
+        errors["size"] = f"invalid format - {error}: {properties['size']}"
+    _refuse(errors)
+
+
+def _refuse(errors: Mapping[str, str]) -> None:
+    """A property string with bad members: a line for each (mtunnel-protocol 9.3, `memory`)."""
+    if errors:
+        raise ValueError("\n".join(["format error", *(f"{key}: {errors[key]}" for key in sorted(errors))]))
 
 
 def _hookscript(text: str) -> None:
@@ -156,6 +174,16 @@ NIC_MODELS = frozenset(
 NIC_KEYS = frozenset(
     ["model", "macaddr", "bridge", "queues", "rate", "tag", "trunks", "firewall", "link_down", "mtu", "host_mtu"]
 )
+DRIVE_WORDS = {
+    "aio": ("native", "threads", "io_uring"),
+    "cache": ("none", "writethrough", "writeback", "unsafe", "directsync"),
+    "discard": ("ignore", "on"),
+    "efitype": ("2m", "4m"),
+    "media": ("cdrom", "disk"),
+    "rerror": ("ignore", "report", "stop"),
+    "version": ("v1.2", "v2.0"),
+    "werror": ("enospc", "ignore", "report", "stop"),
+}
 DRIVE_KEYS = frozenset(
     [
         "file",
@@ -315,8 +343,26 @@ def known(key: str) -> bool:
     return option(key) is not None
 
 
+def stored(key: str, value: str) -> str:
+    """A value of a config file, or ValueError with Proxmox's text.
+
+    Reading a file looks at types and at the formats of property strings, but neither at bounds nor at closed sets of
+    words: those are parameters' matter.
+    """
+    found = option(key)
+    if found is None:
+        raise ValueError(f"unknown setting '{key}'")
+    if found.kind is Kind.BOOLEAN:
+        return _as_boolean(value)
+    if found.kind is not Kind.STRING and not re.fullmatch(NATURAL[found.kind], value):
+        raise ValueError(f"type check ('{found.kind.value}') failed - got '{value}'")
+    if found.check is not None and found.check is not _uuid:
+        found.check(value)
+    return value
+
+
 def normalise(key: str, value: str) -> str:
-    """The text to store, or ValueError with Proxmox's text."""
+    """The text to store of a parameter, or ValueError with Proxmox's text."""
     found = option(key)
     if found is None:
         raise ValueError(f"unknown setting '{key}'")

@@ -22,6 +22,7 @@ from .command_line import nics
 from .flock import config_lock
 from .properties import format_drive, format_size, is_drive, parse_drive, parse_list, split_volid
 from .storage import Storages
+from .texts import UNDEFINED
 from .vmconfig import VmConfig, check_lock, load, remove_lock, set_lock, store
 
 __all__ = ["apply_pending", "apply_tunnel_config", "create_vm", "update_vm"]
@@ -56,9 +57,13 @@ def update_vm(  # noqa: PLR0917 (the options of the real call)
     may: Optional[May] = None,
     log: Log = _print,
     code: int = 255,
+    checked: bool = False,
 ) -> None:
-    """Change options; values are texts. may None means root@pam. code is the exit status of a lock time-out."""
-    options = _check_params(params)
+    """Change options; values are texts. may None means root@pam. code is the exit status of a lock time-out.
+
+    checked: the values come from a config text, whose reader saw to their types; they are no parameters.
+    """
+    options = dict(params) if checked else _check_params(params)
     _check_hookscript(node, options)
     delete = [_full_key(key) for key in delete]
     if skiplock and user != ROOT_USER:
@@ -98,14 +103,18 @@ def _check_params(params: Mapping[str, str]) -> Dict[str, str]:
             options[key] = schema.normalise(key, value)
         except ValueError as error:
             text = str(error)
-            errors[key] = (
-                "property is not defined in schema and the schema does not allow additional properties"
-                if text.startswith("unknown setting")
-                else text
-            )
+            errors[key] = UNDEFINED if text.startswith("unknown setting") else _of_member(key, text)
     if errors:
         raise ParamError(errors)
     return options
+
+
+def _of_member(key: str, text: str) -> str:
+    """Errors inside a property string name the whole path (mtunnel-protocol 9.3, `start_params.forcemachine`)."""
+    head, *lines = text.split("\n")
+    if head != "format error":
+        return text
+    return "\n".join(["invalid format - format error", *(f"{key}.{line}" for line in lines if line), ""])
 
 
 def _check_hookscript(node: Node, options: Mapping[str, str]) -> None:
@@ -349,7 +358,7 @@ def apply_tunnel_config(
     aside = {key: values.pop(key) for key in ("vmgenid", "meta") if key in values}
     remove_lock(node, vmid, "create")
     try:
-        update_vm(node, vmid, values, user=user, may=may, log=log)
+        update_vm(node, vmid, values, user=user, may=may, log=log, checked=True)
     except Die:
         set_lock(node, vmid, "create")
         raise

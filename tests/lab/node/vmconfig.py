@@ -139,7 +139,7 @@ class _Reader:
 
     def _option(self, key: str, value: str) -> None:
         try:
-            self.target[key] = schema.normalise(key, value)
+            self.target[key] = schema.stored(key, value)
         except ValueError as error:
             self._trouble(f"vm {self.config.vmid} - unable to parse value of '{key}' - {error}")
 

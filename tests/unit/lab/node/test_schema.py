@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from lab.node import schema
+from lab.node.texts import UNDEFINED
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,31 @@ def test_devices_of_root_alone() -> None:
     assert schema.root_only("hostpci0", "mapping=gpu") is None
     assert schema.root_only("serial0", "socket") is None
     assert schema.root_only("scsi0", "local:1/x.raw") is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("bios", "nosuch"), ("cores", "0"), ("ostype", "x"), ("vmgenid", "abc")])
+def test_a_config_text_is_read_without_bounds_and_word_lists(key: str, value: str) -> None:
+    assert schema.stored(key, value) == value
+    with pytest.raises(ValueError, match=r"\S"):
+        schema.normalise(key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("cores", "-1", "type check ('integer') failed - got '-1'"),
+        ("memory", "abc", "format error\ncurrent: type check ('integer') failed - got 'abc'"),
+        ("scsi0", "local:1/x.raw,bogus=1", "format error\nbogus: " + UNDEFINED),
+        ("scsi0", "ssd=1", "format error\nfile: property is missing and it is not optional"),
+        (
+            "virtio1",
+            "local:1/x.raw,discard=yes",
+            "format error\ndiscard: value 'yes' does not have a value in the enumeration 'ignore, on'",
+        ),
+        ("net0", "virtio,bogus=1", "format error\nbogus: " + UNDEFINED),
+    ],
+)
+def test_types_and_formats_of_a_config_text(key: str, value: str, text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        schema.stored(key, value)
+    assert str(caught.value) == text
