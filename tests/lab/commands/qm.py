@@ -9,14 +9,13 @@ log, their error to stderr with status 255; what is refused before the task keep
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
 from typing import Callable, Dict, Optional
 
 from lab.api import personality
-from lab.commands.cli import Arguments, Command, main, say
+from lab.commands.cli import Arguments, Command, main, say, split_words
 from lab.node import destroy as removal
 from lab.node import guest_agent, power, qmp, schema, snapshots, status, texts, update, vm
 from lab.node.base import Die, Node, ParamError, complain
@@ -147,28 +146,14 @@ def set_options(node: Node, arguments: Arguments) -> None:
     """qm set."""
     vmid = arguments.vmid()
     options = dict(arguments.options)
-    delete = [word for word in re.split(r"[,;\s]+", options.pop("delete", "")) if word]
+    delete = split_words(options.pop("delete", ""))
     skiplock = Arguments((), {"skiplock": options.pop("skiplock", "0")}).flag("skiplock")
     digest = options.pop("digest", None)
     for name in ("force", "background_delay"):
         options.pop(name, None)
+    revert = split_words(options.pop("revert", ""))
     Cluster(node).read(vmid)
-    if "revert" in options:
-        _revert(node, vmid, options.pop("revert"), skiplock)
-        return
-    update.update_vm(node, vmid, options, delete, skiplock, digest, code=SET_EXIT)
-
-
-def _revert(node: Node, vmid: int, keys: str, skiplock: bool) -> None:
-    with config_lock(node, vmid, code=SET_EXIT):
-        config = load(node, vmid)
-        if not skiplock:
-            check_lock(config)
-        say(f"update VM {vmid}: -revert {keys}\n")
-        for key in re.split(r"[,;\s]+", keys):
-            config.pending.pop(key, None)
-            config.pending_delete = [entry for entry in config.pending_delete if entry != key]
-        store(node, vmid, config)
+    update.change_vm(node, vmid, update.Change(options, delete, revert, skiplock, digest), code=SET_EXIT)
 
 
 def create(node: Node, arguments: Arguments) -> None:

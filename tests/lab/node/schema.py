@@ -7,11 +7,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from .base import Die
-from .properties import is_drive, parse_drive, parse_list, parse_size, split_volid
-from .texts import MISSING, UNDEFINED
+from .formats import FormatError, Member, check_members
+from .properties import is_drive, parse_drive, split_volid
 
 __all__ = [
     "LOCK_WORDS",
@@ -84,60 +84,38 @@ def _boolean(privileges: Sequence[str], root: bool = False) -> Option:
 
 
 def _memory(text: str) -> None:
-    current = parse_list(text, "current").get("current", "512")
-    if not re.fullmatch(r"\d+", current):
-        raise ValueError(f"format error\ncurrent: type check ('integer') failed - got '{current}'")
-    if int(current) < 16:
-        raise ValueError("format error\ncurrent: value must have a minimum value of 16")
+    check_members(text, {"current": Member("integer", optional=False, minimum=16)}, "current")
 
 
 def _machine(text: str) -> None:
-    kind = parse_list(text, "type").get("type", "")
-    if kind and not MACHINE.fullmatch(kind):
-        raise ValueError("format error\ntype: value does not match the regex pattern")
+    check_members(text, MACHINE_MEMBERS, "type")
+
+
+def _agent(text: str) -> None:
+    check_members(text, AGENT_MEMBERS, "enabled")
+
+
+def _keys(text: str) -> Set[str]:
+    return {part.partition("=")[0] for part in text.split(",") if "=" in part}
 
 
 def _net(text: str) -> None:
-    properties = parse_list(text, "model")
-    models = [key for key in properties if key in NIC_MODELS]
-    errors = {key: UNDEFINED for key in properties if key not in NIC_MODELS and key not in NIC_KEYS}
-    if not models and "model" not in properties:
-        errors["model"] = MISSING
-    elif not models and properties["model"] not in NIC_MODELS:
-        words = ", ".join(sorted(NIC_MODELS))
-        errors["model"] = f"value '{properties['model']}' does not have a value in the enumeration '{words}'"
-    _refuse(errors)
+    models = _keys(text) & NIC_MODELS
+    members = {**NIC_MEMBERS, "model": Member(optional=bool(models), words=sorted(NIC_MODELS))}
+    check_members(text, members, "model", {model: "macaddr" for model in models})
 
 
 def _drive(text: str) -> None:
-    properties = parse_drive(text)
-    errors = {
-        key: f"value '{value}' does not have a value in the enumeration '{', '.join(DRIVE_WORDS[key])}'"
-        for key, value in properties.items()
-        if key in DRIVE_WORDS and value not in DRIVE_WORDS[key]
-    }
-    if "file" not in properties:
-        errors["file"] = MISSING
-    unknown = [key for key in properties if key not in DRIVE_KEYS and not key.startswith(("mbps", "iops", "bps"))]
-    errors.update(dict.fromkeys(unknown, UNDEFINED))
-    try:
-        parse_size(properties.get("size", "0"))
-    except ValueError as error:
-        errors["size"] = f"invalid format - {error}: {properties['size']}"
-    _refuse(errors)
-
-
-def _refuse(errors: Mapping[str, str]) -> None:
-    """A property string with bad members: a line for each (mtunnel-protocol 9.3, `memory`)."""
-    if errors:
-        raise ValueError("\n".join(["format error", *(f"{key}: {errors[key]}" for key in sorted(errors))]))
+    plain = {key: Member() for key in DRIVE_KEYS if key not in DRIVE_MEMBERS}
+    limits = {key: Member("number", minimum=0) for key in _keys(text) if LIMIT.fullmatch(key)}
+    check_members(text, {**DRIVE_MEMBERS, **plain, **limits}, "file", {"volume": "file"})
 
 
 def _hookscript(text: str) -> None:
     try:
         split_volid(text)
     except Die as error:
-        raise ValueError(error.text) from None
+        raise FormatError(error.text) from None
 
 
 def _uuid(text: str) -> None:
@@ -147,7 +125,7 @@ def _uuid(text: str) -> None:
 
 def _name(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?", text):
-        raise ValueError("invalid format - value does not look like a valid DNS name\n")
+        raise FormatError("value does not look like a valid DNS name")
 
 
 MACHINE = re.compile(
@@ -171,18 +149,52 @@ NIC_MODELS = frozenset(
         "vmxnet3",
     ]
 )
-NIC_KEYS = frozenset(
-    ["model", "macaddr", "bridge", "queues", "rate", "tag", "trunks", "firewall", "link_down", "mtu", "host_mtu"]
-)
-DRIVE_WORDS = {
-    "aio": ("native", "threads", "io_uring"),
-    "cache": ("none", "writethrough", "writeback", "unsafe", "directsync"),
-    "discard": ("ignore", "on"),
-    "efitype": ("2m", "4m"),
-    "media": ("cdrom", "disk"),
-    "rerror": ("ignore", "report", "stop"),
-    "version": ("v1.2", "v2.0"),
-    "werror": ("enospc", "ignore", "report", "stop"),
+MACHINE_MEMBERS = {
+    "type": Member(pattern=MACHINE.pattern),
+    "viommu": Member(words=("intel", "virtio")),
+    "aw-bits": Member("number", minimum=32, maximum=64),
+    "enable-s3": Member("boolean"),
+    "enable-s4": Member("boolean"),
+}
+AGENT_MEMBERS = {
+    "enabled": Member("boolean", optional=False),
+    "fstrim_cloned_disks": Member("boolean"),
+    "freeze-fs-on-backup": Member("boolean"),
+    "guest-fsfreeze": Member("boolean"),
+    "type": Member(words=("virtio", "isa")),
+}
+NIC_MEMBERS = {
+    "macaddr": Member(pattern=r"[a-fA-F0-9]{2}(:[a-fA-F0-9]{2}){2,5}:?"),
+    "bridge": Member(),
+    "queues": Member("integer", minimum=0, maximum=64),
+    "rate": Member("number", minimum=0),
+    "tag": Member("integer", minimum=1, maximum=4094),
+    "trunks": Member(pattern=r"\d+(?:-\d+)?(?:;\d+(?:-\d+)?)*"),
+    "firewall": Member("boolean"),
+    "link_down": Member("boolean"),
+    "mtu": Member("integer", minimum=1, maximum=65520),
+    "host_mtu": Member("integer", minimum=0, maximum=65520),
+}
+LIMIT = re.compile(r"(mbps|iops|bps)(_rd|_wr)?(_max)?(_length)?")
+DRIVE_MEMBERS = {
+    "file": Member(optional=False),
+    "aio": Member(words=("native", "threads", "io_uring")),
+    "backup": Member("boolean"),
+    "cache": Member(words=("none", "writethrough", "writeback", "unsafe", "directsync")),
+    "detect_zeroes": Member("boolean"),
+    "discard": Member(words=("ignore", "on")),
+    "efitype": Member(words=("2m", "4m")),
+    "format": Member(words=("raw", "qcow", "qed", "qcow2", "vmdk", "cloop")),
+    "iothread": Member("boolean"),
+    "media": Member(words=("cdrom", "disk")),
+    "replicate": Member("boolean"),
+    "rerror": Member(words=("ignore", "report", "stop")),
+    "ro": Member("boolean"),
+    "shared": Member("boolean"),
+    "size": Member(pattern=r"\d+(\.\d+)?[KMGT]?"),
+    "ssd": Member("boolean"),
+    "version": Member(words=("v1.2", "v2.0")),
+    "werror": Member(words=("enospc", "ignore", "report", "stop")),
 }
 DRIVE_KEYS = frozenset(
     [
@@ -227,7 +239,7 @@ DRIVE_KEYS = frozenset(
 PLAIN: Dict[str, Option] = {
     "acpi": _boolean(HWTYPE),
     "affinity": _string((), root=True),
-    "agent": _string(OPTIONS),
+    "agent": _string(OPTIONS, check=_agent),
     "allow-ksm": _boolean(MEMORY),
     "amd-sev": _string((), root=True),
     "arch": _string((), root=True, words=("x86_64", "aarch64")),

@@ -15,7 +15,7 @@ from .properties import drive_keys, parse_drive
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, store
 
-__all__ = ["create", "delete", "rollback"]
+__all__ = ["create", "delete", "get", "rollback"]
 
 
 def _disks(node: Node, values: Dict[str, str]) -> List[Tuple[str, str]]:
@@ -78,7 +78,7 @@ def delete(node: Node, vmid: int, name: str) -> None:
         with config_lock(node, vmid):
             config = load(node, vmid)
             check_lock(config)
-            snapshot = _get(config, name)
+            snapshot = get(config, name)
             for key, volid in _disks(node, snapshot):
                 print(f"deleting snapshot 'drive-{key}' ({volid})", flush=True)
                 if vm.pid(node, vmid) is None:
@@ -93,7 +93,8 @@ def delete(node: Node, vmid: int, name: str) -> None:
         lock.__exit__(None, None, None)
 
 
-def _get(config: VmConfig, name: str) -> Dict[str, str]:
+def get(config: VmConfig, name: str) -> Dict[str, str]:
+    """The values of a snapshot, or Die."""
     if name not in config.snapshots:
         raise Die(f"snapshot '{name}' does not exist")
     return config.snapshots[name]
@@ -113,7 +114,7 @@ def rollback(node: Node, vmid: int, name: str) -> None:
     with migration_lock(node, vmid), config_lock(node, vmid):
         config = load(node, vmid)
         check_lock(config)
-        snapshot = _get(config, name)
+        snapshot = get(config, name)
         vm.stop_now(node, vmid)
         for _, volid in _disks(node, snapshot):
             _image(node, "-a", name, volid)

@@ -13,6 +13,7 @@ import random
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from . import schema, vm
@@ -20,12 +21,13 @@ from .base import ROOT_USER, Denied, Die, May, Node, ParamError, complain, may_a
 from .cluster import Cluster
 from .command_line import nics
 from .flock import config_lock
+from .formats import FormatError
 from .properties import format_drive, format_size, is_drive, parse_drive, parse_list, split_volid
 from .storage import Storages
 from .texts import UNDEFINED
 from .vmconfig import VmConfig, check_lock, load, remove_lock, set_lock, store
 
-__all__ = ["apply_pending", "apply_tunnel_config", "create_vm", "update_vm"]
+__all__ = ["Change", "apply_pending", "apply_tunnel_config", "change_vm", "create_vm", "refuse_change"]
 
 FAST = (
     "lock",
@@ -46,54 +48,80 @@ def _print(text: str) -> None:
     os.write(1, (text + "\n").encode("utf-8", "surrogateescape"))
 
 
-def update_vm(  # noqa: PLR0917 (the options of the real call)
-    node: Node,
-    vmid: int,
-    params: Mapping[str, str],
-    delete: Sequence[str] = (),
-    skiplock: bool = False,
-    digest: Optional[str] = None,
-    user: str = ROOT_USER,
-    may: Optional[May] = None,
-    log: Log = _print,
-    code: int = 255,
-    checked: bool = False,
-) -> None:
-    """Change options; values are texts. may None means root@pam. code is the exit status of a lock time-out.
+@dataclass(frozen=True)
+class Change:
+    """What one call wants to change; values are texts. may None means root@pam."""
 
-    checked: the values come from a config text, whose reader saw to their types; they are no parameters.
-    """
-    options = dict(params) if checked else _check_params(params)
-    _check_hookscript(node, options)
-    delete = [_full_key(key) for key in delete]
-    if skiplock and user != ROOT_USER:
-        raise ParamError({"skiplock": "Only root may use this option."})
-    if not options and not delete:
-        raise Die("no options specified")
-    _check_disks(node, vmid, options, user, may)
-    _check_privileges(vmid, options, delete, user, may)
-    words = {**params, **({"delete": ",".join(delete)} if delete else {}), **({"skiplock": "1"} if skiplock else {})}
-    if digest is not None:
-        words["digest"] = digest
+    params: Mapping[str, str]
+    delete: Sequence[str] = ()
+    revert: Sequence[str] = ()
+    skiplock: bool = False
+    digest: Optional[str] = None
+    user: str = ROOT_USER
+    may: Optional[May] = None
+    from_text: bool = False
+    """The values come from a config text, whose reader saw to their types; they are no parameters."""
+
+    def checked(self, node: Node, vmid: int) -> Dict[str, str]:
+        """The options to set, once everything that needs no config is checked."""
+        options = dict(self.params) if self.from_text else _check_params(self.params)
+        _check_hookscript(node, options)
+        if self.skiplock and self.user != ROOT_USER:
+            raise ParamError({"skiplock": "Only root may use this option."})
+        if not options and not self.delete and not self.revert:
+            raise Die("no options specified")
+        _check_deleted(options, self.delete)
+        _check_disks(node, vmid, options, self.user, self.may)
+        _check_privileges(vmid, options, [*self.delete, *self.revert], self.user, self.may)
+        return options
+
+    def check_config(self, config: VmConfig) -> None:
+        """What a config must be like for the change."""
+        if self.digest is not None and self.digest != config.digest:
+            raise Die("checksum mismatch (file change by other user?)")
+        if not self.skiplock:
+            check_lock(config)
+
+    def line(self, vmid: int) -> str:
+        """The first line of the task."""
+        lists = {"delete": ",".join(self.delete), "revert": ",".join(self.revert), "digest": self.digest or ""}
+        words = {**self.params, **{key: value for key, value in lists.items() if value}}
+        if self.skiplock:
+            words["skiplock"] = "1"
+        return f"update VM {vmid}: " + " ".join(f"-{key} {_shown(key, words[key])}" for key in sorted(words))
+
+
+def change_vm(node: Node, vmid: int, change: Change, log: Log = _print, code: int = 255) -> None:
+    """Make a change; code is the exit status of a lock time-out."""
+    options = change.checked(node, vmid)
     with config_lock(node, vmid, code=code):
         config = load(node, vmid)
-        if digest is not None and digest != config.digest:
-            raise Die("checksum mismatch (file change by other user?)")
-        if not skiplock:
-            check_lock(config)
-        log(f"update VM {vmid}: " + " ".join(f"-{key} {_shown(key, words[key])}" for key in sorted(words)))
-        _apply(node, vmid, config, options, delete)
+        change.check_config(config)
+        log(change.line(vmid))
+        for key in change.revert:
+            config.pending.pop(key, None)
+            config.pending_delete = [entry for entry in config.pending_delete if entry != key]
+        _apply(node, vmid, config, options, change.delete)
         store(node, vmid, config)
+
+
+def refuse_change(node: Node, vmid: int, change: Change) -> None:
+    """The refusals alone: a change that becomes a task is refused before it."""
+    change.checked(node, vmid)
+    with config_lock(node, vmid):
+        change.check_config(load(node, vmid))
 
 
 def _shown(key: str, value: str) -> str:
     return "<hidden>" if key == "cipassword" else value
 
 
-def _full_key(key: str) -> str:
-    if not schema.known(key):
-        raise Die(f"400 Parameter verification failed.\ndelete: unknown option '{key}'")
-    return key
+def _check_deleted(options: Mapping[str, str], delete: Sequence[str]) -> None:
+    for key in delete:
+        if key in options:
+            raise ParamError({"delete": f"you can't use '-{key}' and -delete {key}' at the same time"})
+        if not schema.known(key):
+            raise ParamError({"delete": f"unknown option '{key}'"})
 
 
 def _check_params(params: Mapping[str, str]) -> Dict[str, str]:
@@ -101,20 +129,13 @@ def _check_params(params: Mapping[str, str]) -> Dict[str, str]:
     for key, value in params.items():
         try:
             options[key] = schema.normalise(key, value)
+        except FormatError as error:
+            errors[key] = error.of_parameter(key)
         except ValueError as error:
-            text = str(error)
-            errors[key] = UNDEFINED if text.startswith("unknown setting") else _of_member(key, text)
+            errors[key] = UNDEFINED if str(error).startswith("unknown setting") else str(error)
     if errors:
         raise ParamError(errors)
     return options
-
-
-def _of_member(key: str, text: str) -> str:
-    """Errors inside a property string name the whole path (mtunnel-protocol 9.3, `start_params.forcemachine`)."""
-    head, *lines = text.split("\n")
-    if head != "format error":
-        return text
-    return "\n".join(["invalid format - format error", *(f"{key}.{line}" for line in lines if line), ""])
 
 
 def _check_hookscript(node: Node, options: Mapping[str, str]) -> None:
@@ -358,7 +379,7 @@ def apply_tunnel_config(
     aside = {key: values.pop(key) for key in ("vmgenid", "meta") if key in values}
     remove_lock(node, vmid, "create")
     try:
-        update_vm(node, vmid, values, user=user, may=may, log=log, checked=True)
+        change_vm(node, vmid, Change(values, user=user, may=may, from_text=True), log)
     except Die:
         set_lock(node, vmid, "create")
         raise

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from lab.node import destroy, power, qmp, status, update, vm, vmconfig
-from lab.node.base import Denied, Die, complain
+from lab.node import destroy, power, qmp, snapshots, status, update, vm, vmconfig
+from lab.node.base import Denied, Die, ParamError, complain
 from lab.node.command_line import Extras
 from lab.node.properties import drive_keys, parse_drive, parse_size
 from lab.remote import request
@@ -60,17 +60,28 @@ def listing(call: Call) -> List[Dict[str, Any]]:
 
 @method("GET", BASE + "/config", {"current": boolean(optional=True), "snapshot": string(optional=True)}, AUDIT)
 def get_config(call: Call) -> Dict[str, Any]:
-    """Config with pending changes applied, or as it is now."""
+    """Config with pending changes applied, as it is now, or that of a snapshot."""
+    name = call.params.get("snapshot")
+    if name and call.params.get("current"):
+        text = "cannot use 'snapshot' parameter with 'current'"
+        raise ParamError({"snapshot": text, "current": text})
     config = vmconfig.load(call.node, call.vmid)
     values = config.values if call.params.get("current") else config.with_pending()
-    return {**config.typed(values), "digest": config.digest}
+    if name:
+        values = snapshots.get(config, name)
+    return {**config.typed(_masked(values)), "digest": config.digest}
+
+
+def _masked(values: Mapping[str, str]) -> Dict[str, str]:
+    """A password is shown to nobody."""
+    return {key: "**********" if key == "cipassword" else value for key, value in values.items()}
 
 
 @method("GET", BASE + "/pending", {}, AUDIT)
 def pending(call: Call) -> List[Dict[str, Any]]:
     """Every key with its current and its pending value."""
     config = vmconfig.load(call.node, call.vmid)
-    current, later = config.typed(config.values), config.typed(config.pending)
+    current, later = config.typed(_masked(config.values)), config.typed(_masked(config.pending))
     found: List[Dict[str, Any]] = [{"key": "digest", "value": config.digest}]
     for key in sorted(set(current) | set(later)):
         entry: Dict[str, Any] = {"key": key}
@@ -84,38 +95,48 @@ def pending(call: Call) -> List[Dict[str, Any]]:
     return found
 
 
-def _update(call: Call) -> None:
+def _change(call: Call) -> update.Change:
     call.root_only("skiplock")
     params = {
-        key: value
-        for key, value in call.params.items()
-        if key not in ("node", "vmid", "skiplock", "digest", "delete", "force", "background_delay")
+        key: _text(value) for key, value in call.params.items() if key not in CHANGE and key not in ("node", "vmid")
     }
-    update.update_vm(
-        call.node,
-        call.vmid,
-        {key: str(value) for key, value in params.items()},
-        delete=split_list(call.params.get("delete")),
-        skiplock=bool(call.params.get("skiplock")),
-        digest=call.params.get("digest"),
-        user=call.caller.user,
-        may=None if call.caller.is_root else call.may,
+    return update.Change(
+        params,
+        split_list(call.params.get("delete")),
+        split_list(call.params.get("revert")),
+        bool(call.params.get("skiplock")),
+        call.params.get("digest"),
+        call.caller.user,
+        None if call.caller.is_root else call.may,
     )
 
 
-CHANGE = {"skiplock": SKIPLOCK, "digest": string(optional=True), "delete": string(optional=True)}
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+CHANGE = {
+    "skiplock": SKIPLOCK,
+    "digest": string(optional=True),
+    "delete": string(optional=True),
+    "revert": string(optional=True),
+    "force": boolean(optional=True),
+    "background_delay": integer(optional=True, minimum=1, maximum=30),
+}
 
 
 @method("PUT", BASE + "/config", CHANGE, additional=True)
 def put_config(call: Call) -> None:
     """Change options at once; each key asks for its own privilege."""
-    _update(call)
+    update.change_vm(call.node, call.vmid, _change(call))
 
 
 @method("POST", BASE + "/config", CHANGE, additional=True)
 def post_config(call: Call) -> str:
-    """The same as a task."""
-    return call.spawn("qmconfig", str(call.vmid), lambda: _update(call))
+    """The same as a task; what is refused is no task yet."""
+    change = _change(call)
+    update.refuse_change(call.node, call.vmid, change)
+    return call.spawn("qmconfig", str(call.vmid), lambda: update.change_vm(call.node, call.vmid, change))
 
 
 @method("GET", BASE + "/status/current", {}, AUDIT)

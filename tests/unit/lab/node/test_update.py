@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.node import update
-from lab.node.base import Die, Node
+from lab.node.base import Die, Node, ParamError
 from lab.node.cluster import Cluster
 from lab.node.vmconfig import load
 
@@ -76,21 +76,22 @@ def test_a_bridge_is_asked_after_the_vm(node: Node) -> None:
 
 def test_the_log_line_names_every_parameter_in_order(node: Node) -> None:
     lines: "list[str]" = []
-    update.update_vm(node, 901, {"name": "x", "cipassword": "s3"}, ["onboot"], skiplock=True, log=lines.append)
+    change = update.Change({"name": "x", "cipassword": "s3"}, ["onboot"], skiplock=True)
+    update.change_vm(node, 901, change, lines.append)
     assert lines == ["update VM 901: -cipassword <hidden> -delete onboot -name x -skiplock 1"]
 
 
 def test_skiplock_is_for_root_alone(node: Node) -> None:
     with pytest.raises(Die) as caught:
-        update.update_vm(node, 901, {"name": "x"}, skiplock=True, user="root@pam!token", log=silent)
+        update.change_vm(node, 901, update.Change({"name": "x"}, skiplock=True, user="root@pam!token"), silent)
     assert caught.value.text == "400 Parameter verification failed.\nskiplock: Only root may use this option."
 
 
 def test_a_lock_and_a_wrong_digest_refuse(node: Node) -> None:
     with pytest.raises(Die, match=r"VM is locked \(create\)"):
-        update.update_vm(node, 901, {"name": "x"}, log=silent)
+        update.change_vm(node, 901, update.Change({"name": "x"}), silent)
     with pytest.raises(Die, match="checksum mismatch"):
-        update.update_vm(node, 901, {"name": "x"}, skiplock=True, digest="0" * 40, log=silent)
+        update.refuse_change(node, 901, update.Change({"name": "x"}, skiplock=True, digest="0" * 40))
     assert "name" not in load(node, 901).values
 
 
@@ -98,3 +99,41 @@ def test_a_missing_volume_refuses(node: Node) -> None:
     with pytest.raises(Die) as caught:
         update.apply_tunnel_config(node, 901, "scsi0: local:100/vm-100-disk-0.qcow2\n", "r@pam!t", anybody, silent)
     assert caught.value.text == "volume 'local:100/vm-100-disk-0.qcow2' does not exist"
+
+
+@pytest.mark.parametrize(
+    ("params", "delete", "errors"),
+    [
+        ({}, ["nosuch"], {"delete": "unknown option 'nosuch'"}),
+        ({"name": "x"}, ["name"], {"delete": "you can't use '-name' and -delete name' at the same time"}),
+        (
+            {"memory": "abc"},
+            [],
+            {"memory": "invalid format - format error\nmemory.current: type check ('integer') failed - got 'abc'\n"},
+        ),
+        (
+            {"scsi0": "local:8,foo=1"},
+            [],
+            {"scsi0": "invalid format - invalid key in comma-separated list property: foo\n"},
+        ),
+        (
+            {"net0": "bridge=vmbr0"},
+            [],
+            {"net0": "invalid format - format error\nnet0.model: property is missing and it is not optional\n"},
+        ),
+        ({"name": "a b"}, [], {"name": "invalid format - value does not look like a valid DNS name\n"}),
+        ({"cores": "0"}, [], {"cores": "value must have a minimum value of 1"}),
+    ],
+)
+def test_bad_parameters(node: Node, params: "dict[str, str]", delete: "list[str]", errors: "dict[str, str]") -> None:
+    with pytest.raises(ParamError) as caught:
+        update.refuse_change(node, 901, update.Change(params, delete))
+    assert caught.value.errors == errors
+
+
+def test_a_pending_change_is_taken_back(node: Node) -> None:
+    Cluster(node).write(901, "memory: 192\n\n[PENDING]\nmemory: 256\ndelete: cores\n")
+    lines: "list[str]" = []
+    update.change_vm(node, 901, update.Change({}, revert=["memory", "cores"]), lines.append)
+    assert lines == ["update VM 901: -revert memory,cores"]
+    assert Cluster(node).read(901) == "memory: 192\n"
