@@ -67,6 +67,16 @@ def test_missing_privileges_are_named_in_order(registry: Registry) -> None:
     assert body == {"data": None, "message": reason + "\n"}
 
 
+def test_privileges_come_before_parameters(registry: Registry) -> None:
+    status, reason, _ = refusal(registry, "POST", "/nodes/nosuch/qemu/99/mtunnel", Caller("none@pve"), bogus="1")
+    assert (status, reason) == (403, "Permission check failed (/vms/99, VM.Allocate)")
+
+
+def test_a_parameter_of_the_path_cannot_be_given_anew(registry: Registry) -> None:
+    body = refusal(registry, "POST", "/nodes/beta1/qemu/600/mtunnel", vmid="601")[2]
+    assert body["errors"] == {"vmid": "duplicate parameter (already defined in URI with conflicting values)"}
+
+
 def test_no_config(registry: Registry) -> None:
     wanted = "Configuration file 'nodes/beta1/qemu-server/211.conf' does not exist"
     assert refusal(registry, "GET", "/nodes/localhost/qemu/211/status/current")[:2] == (500, wanted)
