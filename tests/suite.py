@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the stages of `make test` one after the other and adds up their counts.
+"""Runs the stages of `make test` and adds up their counts.
 
 Every stage runs even if an earlier one failed, so that one run shows everything. The last line is "N passed, N failed".
 A stage that writes a JUnit report counts its tests; any other stage counts as one.
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,13 +21,13 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "build" / "reports"
 
-# Quick and cheap first: what fails early is read early.
-STAGES = (
-    "house", "lint-python", "lint-yaml", "lint-reuse", "lint-changelog", "types", "unit", "conformance",
-    "lint-docs", "lint-ansible", "sanity", "e2e", "mixed", "molecule", "crash-few",
+# What only computes runs beside what mostly waits; what measures pauses and gaps has the machine for itself.
+COMPUTING = (
+    "house", "lint-python", "lint-yaml", "lint-reuse", "lint-changelog", "types", "unit", "lint-docs", "lint-ansible",
+    "sanity",
 )  # fmt: skip
-# A stage whose directory is not there yet has nothing to run.
-NEEDS = {"conformance": "tests/conformance", "e2e": "tests/e2e", "crash-few": "tests/crash"}
+WAITING = ("conformance", "mixed")
+MEASURING = ("e2e", "molecule", "crash-few")
 
 
 @dataclass(frozen=True)
@@ -54,44 +55,73 @@ def counts_of(stage: str, status: int) -> Counts:
     return Counts(total - failed - skipped, failed or int(status not in (0, 5)), skipped)
 
 
-def run_stage(stage: str) -> Counts:
-    """Run one make target in its own process group, show what it says, and end all of it when we are ended."""
-    (REPORTS / f"{stage}.xml").unlink(missing_ok=True)
-    print(f"=== {stage}", flush=True)
-    started = time.monotonic()
-    process = subprocess.Popen(["make", "--no-print-directory", stage], cwd=ROOT, start_new_session=True)
-    try:
-        status = process.wait()
-    except BaseException:
-        # The stage gets the chance to take its lab down before it is killed.
-        os.killpg(process.pid, signal.SIGTERM)
+class Stage:
+    """One make target in its own process group. ``shown`` says whether it speaks at once or, of two, at its end."""
+
+    def __init__(self, name: str, shown: bool) -> None:
+        (REPORTS / f"{name}.xml").unlink(missing_ok=True)
+        print(f"=== {name}" if shown else f"... {name}", flush=True)
+        self.name, self._shown = name, shown
+        self._log = REPORTS / f"{name}.log"
+        self._started = time.monotonic()
+        command = ["make", "--no-print-directory", name]
+        with self._log.open("w") as log:
+            said = None if shown else log
+            self._process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=said, stderr=said)
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def counts(self) -> Counts:
+        """What came out of it, with all that it said."""
+        counts = counts_of(self.name, self._process.wait())
+        if not self._shown:
+            print(f"=== {self.name}\n{self._log.read_text(errors='replace').rstrip()}")
+        print(
+            f"--- {self.name}: {counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped, "
+            f"{time.monotonic() - self._started:.0f} s",
+            flush=True,
+        )
+        return counts
+
+    def end(self) -> None:
+        """Let it take its lab down, then kill what is left of it."""
+        os.killpg(self._process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=60)
+            self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def run_side_by_side(*lanes: Sequence[str]) -> dict[str, Counts]:
+    """Run lanes of stages at the same time, each lane in its order; all of it ends when we are ended."""
+    waiting = [list(lane) for lane in lanes]
+    running: list[Stage | None] = [None] * len(waiting)
+    found: dict[str, Counts] = {}
+    try:
+        while any(waiting) or any(running):
+            for number, stage in enumerate(running):
+                if stage is not None and stage.ended():
+                    found[stage.name] = stage.counts()
+                    running[number] = None
+                if running[number] is None and waiting[number]:
+                    running[number] = Stage(waiting[number].pop(0), shown=len(lanes) == 1)
+            time.sleep(0.1)
+    except BaseException:
+        for stage in running:
+            if stage is not None:
+                stage.end()
         raise
-    counts = counts_of(stage, status)
-    print(
-        f"--- {stage}: {counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped, "
-        f"{time.monotonic() - started:.0f} s",
-        flush=True,
-    )
-    return counts
+    return found
 
 
 def main(wanted: list[str]) -> int:
-    """Run the wanted stages (default: all) and print the sum."""
+    """Run the wanted stages one after the other (default: all) and print the sum."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     REPORTS.mkdir(parents=True, exist_ok=True)
-    total = Counts()
-    bad = []
-    for stage in wanted or STAGES:
-        if stage in NEEDS and not any((ROOT / NEEDS[stage]).glob("**/test_*.py")):
-            print(f"=== {stage}: nothing there yet", flush=True)
-            continue
-        counts = run_stage(stage)
-        total += counts
-        bad += [stage] if counts.failed else []
+    found = run_side_by_side(wanted) if wanted else run_side_by_side(COMPUTING, WAITING) | run_side_by_side(MEASURING)
+    total = sum(found.values(), Counts())
+    bad = [stage for stage, counts in found.items() if counts.failed]
     if bad:
         print("failed: " + " ".join(bad))
     if total.skipped:
