@@ -63,6 +63,9 @@ _REST = [
 PRIVILEGES: FrozenSet[str] = frozenset(_VM + _ROOT + _REST)
 
 
+MAIN_PATHS = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
+
+
 def _like(pattern: str) -> FrozenSet[str]:
     return frozenset(name for name in PRIVILEGES if re.fullmatch(pattern, name))
 
@@ -151,6 +154,11 @@ def _words(text: str) -> List[str]:
     return [word for word in re.split(r"[,;\s]+", text) if word]
 
 
+def pool_paths(members: Mapping[str, Sequence[str]]) -> List[str]:
+    """The ACL paths of a pool's members."""
+    return ["/vms/" + vmid for vmid in members["vms"]] + ["/storage/" + sid for sid in members["storages"]]
+
+
 def levels(path: str) -> Iterator[str]:
     """/a/b -> /, /a, /a/b."""
     yield "/"
@@ -191,43 +199,53 @@ class Access:
 
     def privileges(self, user: str, path: str) -> Set[str]:
         """Privileges of a user or token on a path, pools included."""
+        return set(self.permissions(user, path))
+
+    def permissions(self, user: str, path: str) -> Dict[str, int]:
+        """The same with 1 for each privilege that goes on to the paths below, else 0."""
         owner, _, token = user.partition("!")
         if not token:
             return self._of_user(owner, path)
         entry = self.config.tokens.get(user)
         if entry is None:
-            return set()
+            return {}
+        held = self._of_user(owner, path)
         if not entry.privsep:
-            return self._of_user(owner, path)
-        return self._with_pools(user, path) & self._of_user(owner, path)
+            return held
+        own = self._with_pools(user, path)
+        return {name: min(own[name], held[name]) for name in own if name in held}
 
-    def _of_user(self, user: str, path: str) -> Set[str]:
+    def _of_user(self, user: str, path: str) -> Dict[str, int]:
         if user == "root@pam":
-            return set(PRIVILEGES)
+            return dict.fromkeys(PRIVILEGES, 1)
         return self._with_pools(user, path)
 
-    def _with_pools(self, who: str, path: str) -> Set[str]:
+    def _with_pools(self, who: str, path: str) -> Dict[str, int]:
         granted = self._granted(who, path)
         for pool, members in self.config.pools.items():
-            if path in ["/vms/" + vmid for vmid in members["vms"]] + ["/storage/" + s for s in members["storages"]]:
-                granted |= self._granted(who, "/pool/" + pool)
+            if path in pool_paths(members):
+                granted = {**self._granted(who, "/pool/" + pool), **granted}
         return granted
 
-    def _granted(self, who: str, path: str) -> Set[str]:
+    def _granted(self, who: str, path: str) -> Dict[str, int]:
         roles = self._roles(who, path)
         if "NoAccess" in roles:
-            return set()
-        return {privilege for role in roles for privilege in self.config.roles.get(role, frozenset())}
+            return {}
+        granted: Dict[str, int] = {}
+        for role, propagates in roles.items():
+            for name in self.config.roles.get(role, frozenset()):
+                granted[name] = max(granted.get(name, 0), int(propagates))
+        return granted
 
-    def _roles(self, who: str, path: str) -> Set[str]:
+    def _roles(self, who: str, path: str) -> Dict[str, bool]:
         """The deepest level with an entry wins; own entries beat those of groups on the same level."""
         groups = ["@" + name for name, members in self.config.groups.items() if who in members]
-        won: Set[str] = set()
+        won: Dict[str, bool] = {}
         for level in levels(path):
             entries = self.config.acl.get(level, {})
             for names in ([who], groups):
                 here = {
-                    role
+                    role: propagates
                     for name in names
                     for role, propagates in entries.get(name, {}).items()
                     if propagates or level == path
@@ -243,14 +261,16 @@ class Access:
         return any(p in held for p in privileges) if any_of else all(p in held for p in privileges)
 
     def overview(self, user: str, only: Optional[str] = None) -> Dict[str, Dict[str, int]]:
-        """What GET /access/permissions shows: path -> privilege -> propagates."""
-        owner = user.partition("!")[0]
-        paths = {only} if only else {"/"} | set(self.config.acl)
-        if not only and (owner == "root@pam"):
-            paths |= {"/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"}
-        found = {}
-        for path in sorted(paths):
-            held = self.privileges(user, path)
-            if held:
-                found[path] = {privilege: 1 for privilege in sorted(held)}
-        return found
+        """What GET /access/permissions shows: path -> privilege -> propagates.
+
+        One path is shown whatever it has; else the main paths, those of the ACLs and of pool members, unless empty.
+        """
+        if only:
+            return {only: self.permissions(user, only)}
+        paths = set(MAIN_PATHS)
+        for path in self.config.acl:
+            paths |= set(levels(path))
+        for members in self.config.pools.values():
+            paths |= set(pool_paths(members))
+        found = {path: self.permissions(user, path) for path in sorted(paths)}
+        return {path: held for path, held in found.items() if held}

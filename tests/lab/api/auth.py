@@ -196,10 +196,10 @@ def login(node: Node, user: str, password: str) -> Dict[str, object]:
     known = _table(node, PASSWORDS).get(user)
     right = known is not None and hmac.compare_digest(known.strip(), password)
     if not right and keys.user_of_ticket(password, now) != user:
-        raise Unauthorized("authentication failure")
+        raise Unauthorized("authentication failure", True)
     access = Access.of(node)
     if not access.known(user, now):
-        raise Unauthorized("authentication failure")
+        raise Unauthorized("authentication failure", True)
     return {
         "username": user,
         "ticket": keys.login_ticket(user, now),

@@ -76,3 +76,15 @@ def test_admin_role_lacks_the_root_privileges(access: Access) -> None:
 def test_any_of(access: Access) -> None:
     assert access.may("mig@pve", "/vms/150", ["Sys.Modify", "VM.Allocate"], True)
     assert not access.may("mig@pve", "/vms/150", ["Sys.Modify", "VM.Allocate"])
+
+
+def test_the_overview_tells_what_goes_on_to_the_paths_below(access: Access) -> None:
+    found = access.overview("mig@pve")
+    assert found["/"] == {"Sys.Incoming": 1, "VM.Allocate": 1}
+    assert found["/vms"]["VM.Audit"] == 0
+    assert found["/storage"] == found["/"]
+    assert "/vms/300" not in found
+    assert access.overview("mig@pve", "/vms/300") == {"/vms/300": {}}
+    assert access.overview("grp@pve")["/vms/100"]["VM.Audit"] == 1
+    assert "/" not in access.overview("mig@pve!sep")
+    assert set(access.overview("root@pam")) >= {"/", "/access", "/access/groups", "/nodes", "/pool/p1", "/vms/101"}
