@@ -330,6 +330,7 @@ def snapshot(node: Node, arguments: Arguments) -> None:
     """Without RAM."""
     vmid, name = arguments.vmid(), arguments.positional[1]
     text = arguments.options.get("description", "")
+    snapshots.check_name(name)
     _task(node, "qmsnapshot", vmid, lambda: snapshots.create(node, vmid, name, text))
 
 
@@ -346,11 +347,9 @@ def rollback(node: Node, arguments: Arguments) -> None:
 
 
 def listsnapshot(node: Node, arguments: Arguments) -> None:
-    """Tree of snapshots, flat."""
-    config = load(node, arguments.vmid())
-    for name in sorted(config.snapshots, key=lambda entry: int(config.snapshots[entry].get("snaptime", "0"))):
-        say(f"`-> {name}\n")
-    say(" `-> current                                            You are here!\n")
+    """Tree of snapshots."""
+    vmid = arguments.vmid()
+    say(snapshots.tree(snapshots.listing(load(node, vmid), vm.pid(node, vmid) is not None)))
 
 
 def agent(node: Node, arguments: Arguments) -> None:

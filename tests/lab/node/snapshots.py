@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import vm
 from .base import Die, Node
@@ -15,7 +15,50 @@ from .properties import drive_keys, parse_drive
 from .storage import Storages
 from .vmconfig import VmConfig, check_lock, load, store
 
-__all__ = ["create", "delete", "get", "rollback"]
+__all__ = ["check_name", "create", "delete", "get", "listing", "rollback", "tree"]
+
+
+def check_name(name: str) -> None:
+    """Names that are taken for other things."""
+    if name == "current" or name.lower() == "pending":
+        raise Die(f"unable to use snapshot name '{name.lower()}' (reserved name)")
+
+
+def listing(config: VmConfig, running: bool) -> List[Dict[str, Any]]:
+    """As GET snapshot: the snapshots, then the entry `current`."""
+    found = []
+    for name, values in sorted(config.snapshots.items()):
+        entry: Dict[str, Any] = {
+            "name": name,
+            "snaptime": int(values.get("snaptime", "0")),
+            "vmstate": int("vmstate" in values),
+            "description": values.get("description", ""),
+        }
+        found.append({**entry, **{key: values[key] for key in ("parent", "snapstate") if key in values}})
+    current = {"name": "current", "digest": config.digest, "running": int(running), "description": "You are here!"}
+    return [*found, {**current, **{key: config.values[key] for key in ("parent",) if key in config.values}}]
+
+
+def tree(entries: List[Dict[str, Any]]) -> str:
+    """What qm listsnapshot prints: a branch per generation, the oldest first, the VM itself last."""
+    names = {entry["name"] for entry in entries}
+    lines: List[str] = []
+
+    def branch(parent: Optional[str], prefix: str) -> None:
+        children = [entry for entry in entries if _parent(entry, names) == parent]
+        for entry in sorted(children, key=lambda entry: entry.get("snaptime", float("inf"))):
+            moment = time.localtime(entry["snaptime"]) if "snaptime" in entry else None
+            when = time.strftime("%Y-%m-%d %H:%M:%S", moment) if moment else ""
+            text = (entry["description"] or "no-description").split("\n")[0]
+            lines.append(f"{prefix} {entry['name']:<{max(30 - len(prefix), 0)}} {when:<23} {text}\n")
+            branch(entry["name"], " " + prefix)
+
+    branch(None, "`->")
+    return "".join(lines)
+
+
+def _parent(entry: Dict[str, Any], names: Set[str]) -> Optional[str]:
+    return entry["parent"] if entry.get("parent") in names else None
 
 
 def _disks(node: Node, values: Dict[str, str]) -> List[Tuple[str, str]]:
