@@ -7,6 +7,7 @@ Structure, types and texts must be equal; what varies from run to run is listed 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -33,6 +34,7 @@ class Comparer:
         self._unordered_lines = [re.compile(pattern) for pattern in rules["unordered_lines"]]
         self._unordered_lists = [re.compile(pattern) for pattern in rules["unordered_lists"]]
         self._unordered_words = [re.compile(pattern) for pattern in rules["unordered_words"]]
+        self._unordered_runs = [re.compile(pattern) for pattern in rules["unordered_runs"]]
         self._dropped_lines = [re.compile(pattern) for pattern in rules["dropped_lines"]]
 
     def differences(self, expected: Any, actual: Any, path: str = "", partial: bool = False) -> List[str]:
@@ -117,10 +119,20 @@ class Comparer:
     def lines(self, text: str) -> List[str]:
         return [line for line in text.split("\n") if not any(p.search(line) for p in self._dropped_lines)]
 
+    def in_order(self, lines: List[str]) -> List[str]:
+        """Log lines without those of the QEMU build; what is walked in a hash's order comes sorted."""
+        found: List[str] = []
+        for rule, grouped in itertools.groupby(self.lines("\n".join(lines)), self._run_of):
+            run = list(grouped)
+            found += run if rule is None else sorted(run)
+        return found
+
+    def _run_of(self, line: str) -> Optional[int]:
+        return next((number for number, p in enumerate(self._unordered_runs) if p.search(line)), None)
+
     def same_lines(self, expected: List[str], actual: List[str]) -> List[str]:
         """Log lines in order, without those of the QEMU build."""
-        left = [line for line in expected if not any(p.search(line) for p in self._dropped_lines)]
-        right = [line for line in actual if not any(p.search(line) for p in self._dropped_lines)]
+        left, right = self.in_order(expected), self.in_order(actual)
         if len(left) == len(right) and all(self._match(a, b) for a, b in zip(left, right)):
             return []
         for number, (one, other) in enumerate(zip(left, right)):

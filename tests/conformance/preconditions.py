@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
 
 from .capture import Capture
 from .source import SourceVm, derive
@@ -56,6 +56,7 @@ class Needs:
     slow_mirror: bool = False
     slow_ram: bool = False
     long_timer: bool = False
+    privileges: Dict[str, List[Tuple[bool, str, str]]] = field(default_factory=dict)
 
 
 def needs(capture: Capture) -> Needs:
@@ -77,6 +78,7 @@ def needs(capture: Capture) -> Needs:
         slow_mirror,
         slow_ram,
         _long_timer(capture),
+        _told_privileges(capture),
     )
 
 
@@ -98,10 +100,33 @@ def _personality(capture: Capture, side: str) -> Dict[str, Any]:
 
 
 def _storages(capture: Capture) -> Dict[str, str]:
+    """Those whose state an error tells, and those besides `local` on which volumes were made."""
     text = capture.text()
-    found = {name: "iso" for name in re.findall(r"storage '(\w+)' does not support vm images", text)}
-    found.update({name: "disabled" for name in re.findall(r"storage '(\w+)' is disabled", text)})
+    found = {name: "images" for name in re.findall(r'"volid": ?"([\w.-]+):\d+/', text) if name != "local"}
+    found.update({name: "iso" for name in re.findall(r"storage '([\w.-]+)' does not support vm images", text)})
+    found.update({name: "disabled" for name in re.findall(r"storage '([\w.-]+)' is disabled", text)})
     return found
+
+
+def _told_privileges(capture: Capture) -> Dict[str, List[Tuple[bool, str, str]]]:
+    """User -> (propagates, path, privileges), where a heading tells what a role may do."""
+    found: Dict[str, List[Tuple[bool, str, str]]] = {}
+    for event in capture.notes("case"):
+        user = re.search(r"token of (?:user )?([^\s;,]+@\w+)", event.body["text"])
+        if user and "privileges" in event.body:
+            found[user[1]] = [_told(part) for part in str(event.body["privileges"]).split(";")]
+    return found
+
+
+def _told(text: str) -> Tuple[bool, str, str]:
+    """`A,B.{C,D} on /path (propagated)`; a path below / is granted for what lies below it."""
+    privileges, _, rest = text.strip().rpartition(" on ")
+    path = rest.split()[0]
+
+    def spread(match: "re.Match[str]") -> str:
+        return ",".join(match[1] + word for word in match[2].split(","))
+
+    return path != "/" or "propagated" in rest, path, re.sub(r"([\w.]+\.)\{([\w,]+)\}", spread, privileges)
 
 
 def _caught(capture: Capture) -> "tuple[bool, bool]":

@@ -5,7 +5,7 @@
 
     python tests/conformance/run.py [--captures DIR] [--slow] [--table FILE] [NAME ...]
 
-Ends with "N passed, N failed"; every file of the directory is counted.
+Ends with "N passed, N failed"; every file of the directory and below it is counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ SHOWN = 6
 
 
 def files(directory: Path, names: List[str]) -> List[Path]:
-    found = sorted(directory.glob("*.jsonl"))
+    """Every recording at or below the directory; none at all is an error, not a success."""
+    found = sorted(directory.rglob("*.jsonl"))
+    if not found:
+        raise SystemExit(f"no recordings (*.jsonl) in {directory}")
     if names:
         wanted = {name[: -len(".jsonl")] if name.endswith(".jsonl") else name for name in names}
         found = [path for path in found if path.stem in wanted]

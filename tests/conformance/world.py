@@ -135,7 +135,7 @@ class World:
         roles: Dict[str, str] = {}
         for token in sorted({*self.needs.tokens, "root@pam!migration"}):
             user = token.partition("!")[0]
-            known = table.get(token) or table.get(user) or table["default"]
+            known = table.get(token) or table.get(user) or self._told(user) or table["default"]
             self.tokens.setdefault(token, str(uuid.uuid4()) if known.get("secret") == "own" else normal)
             if user != "root@pam":
                 lines.append(f"user:{user}:1:0::::::")
@@ -145,6 +145,13 @@ class World:
                 lines.append(f"acl:{propagate}:{path}:{user}:{role}:")
         lines += [f"role:{role}:{privileges}:" for privileges, role in roles.items()]
         return "\n".join(dict.fromkeys(lines)) + "\n"
+
+    def _told(self, user: str) -> Dict[str, Any]:
+        """A user of whom the recording itself says what it may."""
+        told = self.needs.privileges.get(user)
+        if not told:
+            return {}
+        return {"secret": "own", "acl": {path: [int(propagate), held] for propagate, path, held in told}}
 
     def _storages(self) -> str:
         sections = [self.bindings["storages"]["local"]]

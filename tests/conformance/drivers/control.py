@@ -13,13 +13,14 @@ from ..session import Fatal, Session
 from ..wire import WebSocket, frame
 from . import data, http, qmp
 
-__all__ = ["expected_reply", "receive", "send"]
+__all__ = ["expected_reply", "illegal", "receive", "send"]
 
 REPLY_TIMEOUT_S = 60.0
 # delays that the contract names: config lock, imports without news, VM start with a busy lock
 TIMED = re.compile(r"got timeout|\"status\": \"pending\", \"msg\": \"\"|Encountered wrong lock")
 LATE_S = 2.5
 LIMIT = 131072
+OPCODES = (1, 2, 8, 9, 10)
 _PORT = re.compile(r":(6\d{4})\b")
 
 
@@ -51,11 +52,11 @@ def _write(session: Session, socket: WebSocket, event: Event) -> None:
     body = event.body
     if "frame" in body:
         payload = _frame(session, event)
-        if body["frame"].get("payload_len", 0) > LIMIT:
+        if illegal(body["frame"], payload):
             session.facts["bad frame sent"], session.facts["offender"] = session.now(), event.connection
         socket.send(payload)
     elif "frames_of" in body:
-        line = _shape(body)
+        line = _shape(body) if "json_shape" in body else _whole(session, body)
         for start in range(0, len(line), body["frames_of"]):
             socket.send(frame(2, line[start : start + body["frames_of"]]))
     elif "raw" in body:
@@ -78,6 +79,21 @@ def _frame(session: Session, event: Event) -> bytes:
         line = b'{"cmd":"config","conf":"description: %s\\nmemory: 192\\n"}\n'
         payload = line % (b"x" * (int(shape["payload_len"]) - len(line) + 2))
     return frame(shape["opcode"], payload, shape.get("fin", True), shape.get("rsv", 0), shape.get("masked", True))
+
+
+def illegal(shape: Dict[str, Any], wire: bytes) -> bool:
+    """Whether the front end must not survive the frame (mtunnel-protocol 3.4)."""
+    rules = shape.get("fin", True) and not shape.get("rsv", 0) and shape.get("masked", True)
+    long = wire[1] & 0x7F == 127 and int.from_bytes(wire[2:10], "big") > LIMIT
+    return not rules or shape["opcode"] not in OPCODES or long
+
+
+def _whole(session: Session, body: Dict[str, Any]) -> bytes:
+    """A line given as it is, beside the size of its frames."""
+    if "raw" in body:
+        return (session.bindings.fill_text(body["raw"]) + "\n").encode()
+    request = {key: value for key, value in body.items() if key not in ("frames_of", "line_len")}
+    return (json.dumps(session.bindings.fill(request), separators=(",", ":")) + "\n").encode()
 
 
 def _shape(body: Dict[str, Any]) -> bytes:

@@ -49,10 +49,8 @@ def log(session: Session, upid: str) -> List[str]:
 
 
 def _tail(session: Session, event: Event, expected: List[str], lines: List[str]) -> None:
-    lines = session.comparer.lines("\n".join(lines)).copy()
-    session.fail(
-        event, *session.comparer.same_lines(expected, lines[-len(session.comparer.lines("\n".join(expected))) :])
-    )
+    wanted = session.comparer.in_order(expected)
+    session.fail(event, *session.comparer.same_lines(wanted, session.comparer.in_order(lines)[-len(wanted) :]))
 
 
 def _target_task(session: Session, event: Event) -> None:

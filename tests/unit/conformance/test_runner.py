@@ -4,13 +4,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from conformance import replay, run
 from conformance.bind import Bindings
 from conformance.capture import Capture
+from conformance.drivers import control
 from conformance.normalise import Comparer
+from conformance.preconditions import needs
+from conformance.session import Session
 from conformance.wire import frame
 
 CAPTURES = Path(__file__).resolve().parents[2] / "conformance" / "captures"
@@ -87,3 +93,76 @@ def test_illegal_frames_can_be_made() -> None:
     assert frame(3, b"", masked=False) == b"\x83\x00"
     assert frame(2, b"", fin=False, rsv=4) == b"\x42\x80\0\0\0\0"
     assert frame(2, b"x" * 200000)[:10] == b"\x82\xff\x00\x00\x00\x00\x00\x03\x0d\x40"
+
+
+@pytest.mark.parametrize(
+    ("shape", "bad"),
+    [
+        ({"opcode": 2, "payload_len": 131072}, False),
+        ({"opcode": 2, "payload_len": 131073}, True),
+        ({"opcode": 9}, False),
+        ({"opcode": 0}, True),
+        ({"opcode": 3}, True),
+        ({"opcode": 2, "fin": False}, True),
+        ({"opcode": 2, "rsv": 1}, True),
+        ({"opcode": 2, "masked": False}, True),
+    ],
+)
+def test_frames_that_end_a_worker_are_known(shape: "dict[str, Any]", bad: bool) -> None:
+    payload = b"x" * shape.get("payload_len", 5)
+    wire = frame(shape["opcode"], payload, shape.get("fin", True), shape.get("rsv", 0), shape.get("masked", True))
+    assert control.illegal(shape, wire) == bad
+
+
+def test_volumes_are_freed_in_any_order() -> None:
+    lines = ["received command 'quit'", "freeing volume 'local:1/a' as part of cleanup"]
+    other = "freeing volume 'local:1/b' as part of cleanup"
+    end = "switching to exit-mode, waiting for client to disconnect"
+    assert not comparer().same_lines([*lines, other, end], [lines[0], other, lines[1], end])
+    assert comparer().same_lines([*lines, other, end], [*lines, end, other])
+
+
+def recording(directory: Path, *events: "dict[str, Any]") -> Capture:
+    first = {"kind": "scenario", "name": "x", "title": "x", "target_pve": "9.2.6"}
+    bodies = [{"t": 0, "channel": "note", "dir": None, "body": first}, *events]
+    path = directory / "x.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in bodies), encoding="utf-8")
+    return Capture.read(path)
+
+
+def test_what_a_recording_tells_about_roles_and_storages(tmp_path: Path) -> None:
+    told = "Sys.Incoming on /; VM.Allocate,VM.Config.{CPU,Disk} on /vms"
+    case = {"kind": "case", "text": "token of user odd@pve", "privileges": told}
+    reply = {"volid": "second:610/vm-610-disk-0.raw", "drivestr": "x", "success": True}
+    found = needs(
+        recording(
+            tmp_path,
+            {"t": 1, "channel": "note", "dir": None, "body": case},
+            {"t": 2, "channel": "control", "dir": "S>C", "conn": "ctrl:610", "body": reply},
+        )
+    )
+    assert found.privileges["odd@pve"] == [
+        (False, "/", "Sys.Incoming"),
+        (True, "/vms", "VM.Allocate,VM.Config.CPU,VM.Config.Disk"),
+    ]
+    assert found.storages == {"second": "images"}
+
+
+def test_no_recording_is_left_out_silently(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no recordings"):
+        run.files(tmp_path, [])
+    (tmp_path / "deeper").mkdir()
+    recording(tmp_path / "deeper")
+    assert [path.name for path in run.files(tmp_path, [])] == ["x.jsonl"]
+
+
+def test_events_that_nothing_knows_are_failures_with_a_reason(tmp_path: Path) -> None:
+    strange = {"t": 1, "channel": "smoke", "dir": "C>S", "body": {}}
+    note = {"t": 2, "channel": "note", "dir": None, "body": {"kind": "weather", "text": "rain"}}
+    action = {"t": 3, "channel": "note", "dir": None, "body": {"kind": "action", "text": "it rains"}}
+    capture = recording(tmp_path, strange, note, action)
+    session = Session(capture, cast(Any, None), Bindings([], {}), comparer())
+    for event in capture.events:
+        replay._one(session, event)
+    assert [each.line for each in session.mismatches] == [2, 3, 4]
+    assert all("nothing here knows how to replay" in each.text for each in session.mismatches)
