@@ -19,7 +19,7 @@ from . import schema
 from .access import Access
 from .auth import Caller
 
-__all__ = ["Call", "Method", "Need", "NotImplementedHere", "Paged", "Registry", "method"]
+__all__ = ["Call", "Method", "Need", "NotImplementedHere", "Paged", "Registry", "method", "templates"]
 
 ROOT = Caller("root@pam", True)
 Handler = Callable[["Call"], Any]
@@ -130,6 +130,11 @@ def method(
         return handler
 
     return register
+
+
+def templates() -> List[str]:
+    """The paths of all methods."""
+    return [entry.path for entry in _METHODS]
 
 
 def _part(part: str) -> str:

@@ -260,15 +260,7 @@ def resume(node: Node, arguments: Arguments) -> None:
 
 def migrate(node: Node, arguments: Arguments) -> None:
     """Within a cluster: only the refusals."""
-    vmid, target = arguments.vmid(), arguments.positional[1]
-    if target == node.name:
-        raise ParamError({"target": "target is local node."})
-    Cluster(node).check_quorum()
-    if target not in Cluster(node).nodes():
-        raise Die(f"no such cluster node '{target}'")
-    check_lock(load(node, vmid))
-    if vm.pid(node, vmid) is not None and not arguments.flag("online"):
-        raise Die("can't migrate running VM without --online")
+    power.check_migration(node, arguments.vmid(), arguments.positional[1], arguments.flag("online"))
     raise Die("migration within a cluster is not part of the lab")
 
 

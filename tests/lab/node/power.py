@@ -11,11 +11,12 @@ import os
 from typing import Callable, Optional, Tuple
 
 from . import texts, vm
-from .base import Die, Node, complain
+from .base import Die, Node, ParamError, complain
 from .cluster import Cluster
 from .ha import Resources
+from .vmconfig import check_lock, load
 
-__all__ = ["must_run", "paused", "request_of_ha", "shutdown"]
+__all__ = ["check_migration", "must_run", "paused", "request_of_ha", "shutdown"]
 
 PAUSED = ("paused", "prelaunch", "suspended")
 
@@ -63,3 +64,15 @@ def request_of_ha(node: Node, vmid: int, action: str) -> Optional[Tuple[str, Cal
             Resources(node).set(f"vm:{vmid}", "started")
 
     return f"ha{action}", work
+
+
+def check_migration(node: Node, vmid: int, target: str, online: bool) -> None:
+    """The refusals of a migration within the cluster, in their order."""
+    if target == node.name:
+        raise ParamError({"target": "target is local node."})
+    Cluster(node).check_quorum()
+    if target not in Cluster(node).nodes():
+        raise Die(f"no such cluster node '{target}'")
+    check_lock(load(node, vmid))
+    if vm.pid(node, vmid) is not None and not online:
+        raise Die("can't migrate running VM without --online")

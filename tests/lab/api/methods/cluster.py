@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional
 
-from lab.node.base import ParamError
+from lab.node.base import Denied, Die, ParamError
 from lab.node.ha import Resources
 
 from .. import peers, statd
 from ..registry import Call, Need, method
-from ..schema import enum, string
+from ..schema import boolean, enum, integer, string
 
 AUDIT = Need("/", ("Sys.Audit",))
 
@@ -175,8 +175,7 @@ def ha_resources(call: Call) -> List[Dict[str, str]]:
 @method("GET", "/cluster/ha/resources/{sid}", {}, AUDIT)
 def ha_resource(call: Call) -> Dict[str, str]:
     """One HA resource."""
-    sid = call.params["sid"]
-    return Resources(call.node).get(sid if ":" in sid else "vm:" + sid)
+    return Resources(call.node).get(_sid(call))
 
 
 @method("GET", "/cluster/ha/status/current", {}, AUDIT)
@@ -246,29 +245,96 @@ def backup(call: Call) -> List[Dict[str, Any]]:
     return []
 
 
-@method("GET", "/cluster/firewall/options", {}, AUDIT)
-def firewall_options(call: Call) -> Dict[str, Any]:
-    """Options of the cluster's firewall file."""
-    return _firewall(call).get("OPTIONS", {})
+@method("GET", "/cluster/config/nodes", {}, AUDIT)
+def config_nodes(call: Call) -> List[Dict[str, Any]]:
+    """Members of the cluster, as its configuration numbers them."""
+    names, known = call.cluster.nodes(), peers.addresses(call.node)
+    if len(names) < 2:
+        return []
+    return [
+        {"name": name, "node": name, "nodeid": str(number), "quorum_votes": "1", "ring0_addr": known.get(name, "")}
+        for number, name in enumerate(names, 1)
+    ]
 
 
-@method("GET", "/cluster/firewall/aliases", {}, AUDIT)
-def firewall_aliases(call: Call) -> List[Dict[str, str]]:
-    """Aliases of the cluster's firewall file."""
-    return [{"name": key, "cidr": value} for key, value in _firewall(call).get("ALIASES", {}).items()]
+@method("GET", "/cluster/qemu/custom-cpu-models")
+def cpu_models(call: Call) -> List[Dict[str, str]]:
+    """CPU models of the cluster that one may use."""
+    return [entry for entry in _cpu_models(call) if _may_use(call, entry["cputype"])]
 
 
-def _firewall(call: Call) -> Dict[str, Dict[str, str]]:
-    sections: Dict[str, Dict[str, str]] = {}
-    current: Dict[str, str] = {}
-    try:
-        lines = call.node.path("/etc/pve/firewall/cluster.fw").read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return sections
-    for line in lines:
-        if line.startswith("["):
-            current = sections.setdefault(line.strip("[] ").upper(), {})
-        elif ":" in line or " " in line.strip():
-            key, _, value = line.replace(":", " ", 1).strip().partition(" ")
-            current[key] = value.strip()
-    return sections
+@method("GET", "/cluster/qemu/custom-cpu-models/{cputype}")
+def cpu_model(call: Call) -> Dict[str, str]:
+    """One CPU model (mtunnel-protocol 2.2, step 7)."""
+    name = call.params["cputype"].replace("custom-", "", 1)
+    if not _may_use(call, "custom-" + name):
+        raise Denied("/mapping/cpu/" + name, ["Mapping.Audit", "Mapping.Use"], True)
+    for entry in _cpu_models(call):
+        if entry["cputype"] == "custom-" + name:
+            return entry
+    raise Die("Custom cputype 'custom-%s' not found" % name)
+
+
+def _may_use(call: Call, name: str) -> bool:
+    path = "/mapping/cpu/" + name.replace("custom-", "", 1)
+    return call.may(path, ["Mapping.Audit", "Mapping.Use", "Mapping.Modify"], True)
+
+
+def _cpu_models(call: Call) -> List[Dict[str, str]]:
+    sections = call.cluster.sections("/etc/pve/virtual-guest/cpu-models.conf")
+    return [
+        {"cputype": "custom-" + name, **{key: value for key, value in keys.items() if key != "type"}}
+        for name, keys in sorted(sections.items())
+        if keys["type"] == "cpu-model"
+    ]
+
+
+def _nothing(call: Call) -> List[Dict[str, Any]]:
+    """The lab has none of these."""
+    return []
+
+
+for _path in ("/cluster/mapping/pci", "/cluster/mapping/usb", "/cluster/mapping/dir", "/cluster/sdn/vnets"):
+    method("GET", _path)(_nothing)
+for _path in ("/cluster/ha/groups", "/cluster/ha/rules", "/cluster/jobs"):
+    method("GET", _path, {}, AUDIT)(_nothing)
+
+
+CONSOLE = Need("/", ("Sys.Console",))
+STATE = enum("started", "stopped", "enabled", "disabled", "ignored", optional=True)
+WANTED = {
+    "state": STATE,
+    "comment": string(optional=True),
+    "group": string(optional=True),
+    "max_relocate": integer(optional=True, minimum=0),
+    "max_restart": integer(optional=True, minimum=0),
+}
+
+
+def _sid(call: Call) -> str:
+    sid = str(call.params["sid"])
+    return sid if ":" in sid else "vm:" + sid
+
+
+@method("POST", "/cluster/ha/resources", {"sid": string(), "type": string(optional=True), **WANTED}, CONSOLE)
+def ha_add(call: Call) -> None:
+    """Make a VM an HA resource."""
+    if _sid(call) in Resources(call.node).sections():
+        raise Die("resource ID '%s' already defined" % _sid(call))
+    number = _sid(call).partition(":")[2]
+    if not number.isdigit() or call.cluster.locate(int(number)) is None:
+        raise Die("unable to add resource - guest '%s' does not exist" % _sid(call))
+    Resources(call.node).set(_sid(call), call.params.get("state", "started"))
+
+
+@method("PUT", "/cluster/ha/resources/{sid}", {**WANTED, "delete": string(optional=True)}, CONSOLE)
+def ha_set(call: Call) -> None:
+    """Change the requested state."""
+    found = Resources(call.node).get(_sid(call))
+    Resources(call.node).set(_sid(call), call.params.get("state", found["state"]))
+
+
+@method("DELETE", "/cluster/ha/resources/{sid}", {"purge": boolean(optional=True)}, CONSOLE)
+def ha_remove(call: Call) -> None:
+    """Take a VM out of HA."""
+    Resources(call.node).remove(_sid(call))

@@ -105,6 +105,16 @@ def network(call: Call) -> List[Dict[str, Any]]:
     return found
 
 
+@method("GET", NODE + "/network/{iface}", {}, NODE_AUDIT)
+def interface(call: Call) -> Dict[str, Any]:
+    """One interface."""
+    name = call.params["iface"]
+    if not os.path.isdir("/sys/class/net/" + os.path.basename(name)):
+        raise ParamError({"iface": "interface does not exist"})
+    bridge = os.path.isdir("/sys/class/net/%s/bridge" % name)
+    return {key: value for key, value in _interface(name, "bridge" if bridge else "eth").items() if key != "iface"}
+
+
 def _interface(name: str, kind: str) -> Dict[str, Any]:
     entry: Dict[str, Any] = {
         "iface": name,
@@ -199,6 +209,65 @@ def machines(call: Call) -> List[Dict[str, str]]:
     for name in re.findall(r"^(pc-(?:i440fx|q35)-(?:\d+\.\d+(?:\.\d+)?))\s", out, re.MULTILINE):
         found.append({"id": name, "type": "q35" if "q35" in name else "i440fx", "version": name.rsplit("-", 1)[1]})
     return found
+
+
+@method("GET", NODE + "/capabilities/qemu/migration")
+def migration(call: Call) -> Dict[str, int]:
+    """What the node can do in a migration."""
+    return {"has-dbus-vmstate": 1}
+
+
+@method("GET", NODE + "/lxc")
+def containers(call: Call) -> List[Dict[str, Any]]:
+    """Containers of the node that one may audit; none ever runs here."""
+    return [
+        {"vmid": vmid, "type": "lxc", "status": "stopped", "name": "CT%d" % vmid}
+        for vmid, (name, kind) in sorted(call.cluster.vms().items())
+        if kind == "lxc" and name == call.node.name and call.may("/vms/%d" % vmid, ["VM.Audit"])
+    ]
+
+
+@method("GET", NODE + "/sdn/zones")
+def zones(call: Call) -> List[Dict[str, str]]:
+    """The one zone there is without SDN: the node's own bridges."""
+    seen = call.may("/sdn/zones/localnetwork", ["SDN.Audit", "SDN.Use"], True)
+    return [{"zone": "localnetwork", "status": "available"}] if seen else []
+
+
+@method("GET", NODE + "/sdn/zones/localnetwork/content")
+def zone_content(call: Call) -> List[Dict[str, str]]:
+    """The bridges of that zone that one may use."""
+    names = [name for name in sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net/%s/bridge" % name)]
+    return [
+        {"vnet": name, "status": "available"}
+        for name in names
+        if call.may("/sdn/zones/localnetwork/" + name, ["SDN.Audit", "SDN.Use"], True)
+    ]
+
+
+@method("GET", NODE + "/dns", {}, NODE_AUDIT)
+def dns(call: Call) -> Dict[str, str]:
+    """Name servers."""
+    path = call.node.path("/etc/resolv.conf")
+    words = [line.split() for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+    search = [line[1] for line in words if len(line) > 1 and line[0] in ("search", "domain")]
+    return {
+        **({"search": search[0]} if search else {}),
+        **{"dns%d" % (at + 1): ip for at, ip in enumerate(servers[:3])},
+    }
+
+
+@method("GET", NODE + "/hardware/pci", {"verbose": boolean(optional=True)}, NODE_AUDIT)
+def pci(call: Call) -> List[Dict[str, Any]]:
+    """No devices to pass through."""
+    return []
+
+
+@method("GET", NODE + "/hardware/usb", {}, NODE_AUDIT)
+def usb(call: Call) -> List[Dict[str, Any]]:
+    """No devices to pass through."""
+    return []
 
 
 @method("GET", NODE + "/capabilities/qemu/cpu")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from lab.node import destroy, power, qmp, snapshots, status, update, vm, vmconfig
-from lab.node.base import Denied, Die, ParamError, complain
+from lab.node.base import Denied, Die, May, ParamError, complain
 from lab.node.command_line import Extras
 from lab.node.properties import drive_keys, parse_drive, parse_size
 from lab.remote import request
@@ -50,6 +50,9 @@ ROOT_COMMANDS = [
     "device_add",
     "drive_mirror",
 ]
+
+
+CREATE = {"start": boolean(optional=True), "pool": string(optional=True), "unique": boolean(optional=True)}
 
 
 @method("GET", "/nodes/{node}/qemu", {"full": boolean(optional=True)})
@@ -107,8 +110,12 @@ def _change(call: Call) -> update.Change:
         bool(call.params.get("skiplock")),
         call.params.get("digest"),
         call.caller.user,
-        None if call.caller.is_root else call.may,
+        _may(call),
     )
+
+
+def _may(call: Call) -> Optional[May]:
+    return None if call.caller.is_root else call.may
 
 
 def _text(value: Any) -> str:
@@ -350,6 +357,41 @@ def _local_disks(values: Dict[str, str]) -> List[Dict[str, Any]]:
             }
         )
     return found
+
+
+MIGRATE = {
+    "target": string(format="node"),
+    "online": boolean(optional=True),
+    "force": boolean(optional=True),
+    "with-local-disks": boolean(optional=True),
+    "with-conntrack-state": boolean(optional=True),
+    "bwlimit": integer(optional=True, minimum=0),
+    "migration_type": enum("secure", "insecure", optional=True),
+    "migration_network": string(optional=True, format="cidr"),
+    "targetstorage": string(optional=True),
+}
+
+
+@method("POST", BASE + "/migrate", MIGRATE, Need("/vms/{vmid}", ("VM.Migrate",)))
+def migrate(call: Call) -> str:
+    """Within a cluster: only the refusals."""
+    power.check_migration(call.node, call.vmid, call.params["target"], bool(call.params.get("online")))
+    raise Die("migration within a cluster is not part of the lab")
+
+
+@method("POST", "/nodes/{node}/qemu", {"vmid": integer(minimum=100), **CREATE}, additional=True)
+def create(call: Call) -> str:
+    """A new VM in a task; a VMID that is taken is refused before it."""
+    call.need("/vms/%d" % call.vmid, "VM.Allocate")
+    holder = call.cluster.locate(call.vmid)
+    if holder is not None:
+        kind = "CT" if holder[1] == "lxc" else "VM"
+        raise Die(
+            "unable to create VM %d - %s %d already exists on node '%s'" % (call.vmid, kind, call.vmid, holder[0])
+        )
+    values = {key: _text(value) for key, value in call.params.items() if key not in (*CREATE, "node", "vmid")}
+    update.Change({"description": "", **values}, user=call.caller.user, may=_may(call)).checked(call.node, call.vmid)
+    return _task(call, "qmcreate", lambda: update.create_vm(call.node, call.vmid, values))
 
 
 @method("POST", BASE + "/remote_migrate", {}, Need("/vms/{vmid}", ("VM.Migrate",)), additional=True)
