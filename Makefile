@@ -27,6 +27,9 @@ PACKAGES := qemu-system-x86 qemu-utils openssh-server openssh-client iproute2 nf
 # For hosts of the lab that are Debian 13 (tests/lab/trees.py); no part of the demo.
 TREE_PACKAGES := mmdebstrap e2fsprogs
 
+# To catch a worker between a write and its fsync (tests/crash/unsynced.py); no part of the demo.
+CRASH_PACKAGES := strace
+
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(LINKS)
 export ANSIBLE_HOME := $(CURDIR)/.ansible
@@ -65,6 +68,10 @@ packages: ## Install the Debian packages that are missing
 .PHONY: packages-trees
 packages-trees: packages
 	$(call install-missing,$(TREE_PACKAGES))
+
+.PHONY: packages-crash
+packages-crash: packages
+	$(call install-missing,$(CRASH_PACKAGES))
 
 $(VENV)/.stamp-demo: requirements-demo.txt meta/ee-requirements.txt | packages
 	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
@@ -203,7 +210,7 @@ molecule: packages venv ## The scenarios of extensions/molecule, on the lab or o
 	@molecule test --all
 
 .PHONY: crash
-crash: packages venv ## Every crash case on real QEMU (up to an hour, resumable; build/crash.json)
+crash: packages-crash venv ## Every crash case on real QEMU (up to an hour, resumable; build/crash.json)
 	@PYTHONPATH=tests $(PY) -m crash
 
 .PHONY: crash-few

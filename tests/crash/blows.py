@@ -46,6 +46,11 @@ def _parent(pid: int) -> int:
         return 0
 
 
+def processes(host: Any, words: str) -> list[int]:
+    """Pids, as the machine counts them, of a host's processes with these words in their command line."""
+    return [pid for pid in namespace_pids(host.namespace) if words in _command_line(pid)]
+
+
 def supervisors(host: Any) -> list[int]:
     """Pids, as the machine counts them, of the processes that write journals on a host.
 
@@ -248,7 +253,7 @@ def wait_for(scene: Any, watch: JournalWatch, timeout: float) -> bool:
         if any(moment.matches(record) for record in records):
             time.sleep(moment.delay)
             return True
-        if scene.play.process.poll() is not None:
+        if scene.play.poll() is not None:
             # The record may have come between the look and the end.
             return any(moment.matches(record) for record in watch.records())
         if len(records) > looked_up or not scene.supervisors:

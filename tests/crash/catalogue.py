@@ -16,17 +16,21 @@ Knows nothing of how a blow is dealt (``blows``) or how the end is judged (``jud
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Iterator
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A record in the journal of the move: its kind, or the phase it enters. ``delay`` in seconds."""
+    """A record in the journal of the move: its kind, or the phase it enters. ``delay`` in seconds.
+
+    ``unsynced``: when the record is written and its fsync is not yet begun.
+    """
 
     kind: str = ""
     phase: str = ""
     delay: float = 0.0
+    unsynced: bool = False
 
     def matches(self, record: dict[str, Any]) -> bool:
         if self.phase:
@@ -90,6 +94,13 @@ JOURNAL_POINTS = (
     ("neutralising", at("neutralising"), "T", "T"),
     ("source-fenced", at("SOURCE_FENCED"), "T", "T"),
 )
+# Before the fsync: what the worker wrote it alone knows of, nothing that the record is to make safe was begun. The next
+# worker reads the record all the same, for the file outlives its writer, so the verdicts are those above; but there is
+# one end less behind COMMIT_INTENT. `resume` was not sent: the target's task ends with the connection, its log proves
+# it, and that proof needs no root. A guest that runs on the target was let run by a worker that did not write the
+# intent; a hold has missed the proof. `opened` is written by the program that starts the worker: there is none yet, and
+# the next play finds a move that nobody began.
+UNSYNCED_VERDICTS = {"commit-intent": ("S", "S")}
 QUICK_POINTS = {"precopy", "switchover", "commit-intent", "committed"}
 
 # The control channel is cut behind each command of the order; what Proxmox then keeps: mtunnel-protocol 8.1.
@@ -103,6 +114,13 @@ SLOW = {"migrate_vm_limits": {"bandwidth": "6 MiB/s"}}
 def worker_kills() -> Iterator[Case]:
     for name, moment, rooted, token in JOURNAL_POINTS:
         yield Case(f"worker-killed-at-{name}", "kill_worker", rooted, token, moment, quick=name in QUICK_POINTS)
+
+
+def worker_kills_before_fsync() -> Iterator[Case]:
+    for name, moment, *known in JOURNAL_POINTS:
+        rooted, token = UNSYNCED_VERDICTS.get(name, known)
+        moment = replace(moment, unsynced=True)
+        yield Case(f"worker-killed-before-fsync-of-{name}", "kill_worker", rooted, token, moment)
 
 
 def worker_stops() -> Iterator[Case]:
@@ -213,8 +231,8 @@ def refusals() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """All cases, in the order in which they are run."""
-    makers = (refusals, worker_kills, worker_stops, controller_losses, channel_losses, api_losses, process_losses,
-              full_disks, changes_meanwhile)  # fmt: skip
+    makers = (refusals, worker_kills, worker_kills_before_fsync, worker_stops, controller_losses, channel_losses,
+              api_losses, process_losses, full_disks, changes_meanwhile)  # fmt: skip
     return [case for maker in makers for case in maker()]
 
 

@@ -24,6 +24,7 @@ from lab.vms import Disk
 from .blows import BLOWS, PREPARATIONS, JournalWatch, supervisors, unmount_journal_disk, wait_for
 from .catalogue import Case
 from .judge import Findings, judge_residue, look
+from .unsynced import Tracer, wait_unsynced
 
 MOMENT_TIMEOUT = 180.0  # seconds from the start of the play to the moment
 PLAY_TIMEOUT = 240.0
@@ -57,6 +58,7 @@ class Scene:
     target_root: bool
     play: Play | None = None
     supervisors: list[int] = field(default_factory=list)
+    tracer: Tracer | None = None
 
     @property
     def source(self) -> Side:
@@ -180,10 +182,17 @@ class Trial:
 
     def _wait_and_strike(self) -> None:
         play = self.scene.play
-        if not wait_for(self.scene, self._watch, MOMENT_TIMEOUT):
+        if self.case.moment.unsynced:
+            came = wait_unsynced(self.scene, self._watch, MOMENT_TIMEOUT)
+        else:
+            came = wait_for(self.scene, self._watch, MOMENT_TIMEOUT)
+        if not came:
             raise PlayFailed(f"the moment {self.case.moment} never came:\n{play.output()[-3000:]}")
         self._strike()
-        self.verdict.expected = self._expected_where_it_struck()
+        if not self.case.moment.unsynced:
+            self.verdict.expected = self._expected_where_it_struck()
+        elif not self.scene.tracer.ended():
+            self.verdict.wrong.append("the worker outlived its end")
 
     def _expected_where_it_struck(self) -> str:
         """On a loaded machine a blow may land behind its moment; what it may lead to depends on where it landed."""
@@ -303,9 +312,11 @@ class Trial:
             mover.guest.add_place(mover.target_host, number)
 
     def _clean(self) -> None:
+        if self.scene.tracer is not None:
+            self.scene.tracer.close()
         for heal in self._heal:
             heal()
-        if self.scene.play is not None and self.scene.play.process.poll() is None:
+        if self.scene.play is not None and self.scene.play.poll() is None:
             self.scene.play.kill()
         for host in (self.scene.source_host, self.scene.target_host):
             faults.clear(host.root)

@@ -18,12 +18,8 @@ import threading
 import time
 from typing import Any, Iterator
 
-from lab.hosts import namespace_pids
+from .blows import WORKER, JournalWatch, processes
 
-from .blows import WORKER, JournalWatch, _command_line
-
-# The record `opened` is written by the program that starts the worker, every other one by the worker.
-WRITERS = {"opened": "start"}
 WRITE = re.compile(r"write\(\d+<([^>]*)>")
 STOPPED = "--- stopped by SIGSTOP ---"
 END_TIMEOUT = 10.0  # seconds until strace has noticed that its process is dead
@@ -34,6 +30,7 @@ class Tracer:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self._stands = True
         os.kill(pid, signal.SIGSTOP)
         self._strace = subprocess.Popen(
             ["strace", "-y", "-e", "trace=write", "-e", "inject=write:signal=SIGSTOP", "-p", str(pid)],
@@ -51,8 +48,9 @@ class Tracer:
                 match = WRITE.match(line)
                 written = match[1] if match else written
                 if line.strip() == STOPPED:
+                    self._stands = True
                     yield written
-                    os.kill(self.pid, signal.SIGCONT)
+                    self._go_on()
         finally:
             limit.cancel()
 
@@ -60,35 +58,45 @@ class Tracer:
         """Whether the process is dead: then strace ends by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._strace.wait(END_TIMEOUT)
-        return self._strace.poll() is not None
+            self._stands = False
+        return not self._stands
 
     def close(self) -> None:
         """Nothing is traced and nobody stands still any more."""
         if self._strace.poll() is None:
             self._strace.terminate()
             self._strace.wait()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGCONT)
+        if self._stands:
+            self._go_on()
         if self._strace.stderr is not None:
             self._strace.stderr.close()
 
+    def _go_on(self) -> None:
+        self._stands = False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
 
-def attach(scene: Any, known: set[int], deadline: float) -> Tracer | None:
-    """A tracer of the process that will write the case's record; None when the play ended before there was one."""
-    mark = f"{WORKER} {WRITERS.get(scene.case.moment.kind, 'run')}"
-    while time.monotonic() < deadline and scene.play.process.poll() is None:
-        for pid in namespace_pids(scene.source_host.namespace):
-            if pid not in known and mark in _command_line(pid):
+
+def attach(scene: Any, watch: JournalWatch, deadline: float) -> Tracer | None:
+    """A tracer of the process that will write the case's record; None when the play ended before there was one.
+
+    A worker is left alone until its first record: nothing needs it before, and its start under strace is slow.
+    """
+    opening = scene.case.moment.kind == "opened"
+    words = f"{WORKER} {'start' if opening else 'run'} "
+    while time.monotonic() < deadline and scene.play.poll() is None:
+        if opening or any(record["kind"] == "worker" for record in watch.records()):
+            for pid in processes(scene.source_host, words):
                 with contextlib.suppress(ProcessLookupError):
                     return Tracer(pid)
-        time.sleep(0.01)
+        time.sleep(0.002)
     return None
 
 
 def wait_unsynced(scene: Any, watch: JournalWatch, timeout: float) -> bool:
     """Wait until the writer of the case's record stands between its write and its fsync; False if it never came."""
     deadline = time.monotonic() + timeout
-    scene.tracer = attach(scene, set(), deadline)
+    scene.tracer = attach(scene, watch, deadline)
     if scene.tracer is None:
         return False
     for name in scene.tracer.writes(deadline - time.monotonic()):

@@ -91,6 +91,10 @@ class Play:
         self.started = time.monotonic()
         self._output, self._record = output, record
 
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self.process.poll()
+
     def output(self) -> str:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
