@@ -117,8 +117,11 @@ def terminate_controller(scene: Any) -> Healing:
 
 
 def cancel_runner(scene: Any) -> Healing:
-    """What ansible-runner does on cancel: SIGKILL to the process group, and nothing else."""
-    scene.play.signal(signal.SIGKILL, group=True)
+    """The callback by which AWX cancels a job says yes, and ansible-runner does what it does then."""
+    scene.play.cancel()
+    scene.play.wait()
+    if not scene.play.cancelled:
+        raise LookupError("the play had ended before ansible-runner cancelled it")
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from e2e.controller import Controller, Play, PlayFailed, Run
 from e2e.moves import Mover
+from e2e.runner import RunnerPlay
 from e2e.sides import STORAGES, Side
 
 from lab import faults
@@ -56,7 +57,7 @@ class Scene:
     mover: Mover
     case: Case
     target_root: bool
-    play: Play | None = None
+    play: Play | RunnerPlay | None = None
     supervisors: list[int] = field(default_factory=list)
     tracer: Tracer | None = None
 
@@ -141,8 +142,11 @@ class Trial:
         place = {"move_vmid": "pool"} if self._uses_pool() else {}
         return self.scene.mover.extra(crosscluster_clusters=clusters, **place, **wanted)
 
-    def start(self) -> Play:
-        return self.scene.mover.controller.start("migrate", extra=self.settings())
+    def start(self) -> Play | RunnerPlay:
+        controller = self.scene.mover.controller
+        if self.case.blow == "cancel_runner":
+            return RunnerPlay(controller, "migrate", self.settings())
+        return controller.start("migrate", extra=self.settings())
 
     def again(self) -> Run:
         """The same play once more, with nothing of the case in its way."""

@@ -83,6 +83,12 @@ def _codes(value: Any) -> set[str]:
     return set()
 
 
+def read_events(record: Path) -> list[dict[str, Any]]:
+    """What the callback plugin of the tests has recorded so far."""
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 class Play:
     """A playbook that is running in a process group of its own."""
 
@@ -105,9 +111,7 @@ class Play:
         except subprocess.TimeoutExpired:
             self.kill()
             raise PlayFailed(f"the play did not end within {timeout:.0f} s:\n{self.output()[-12000:]}") from None
-        lines = self._record.read_text(encoding="utf-8").splitlines() if self._record.exists() else []
-        events = [json.loads(line) for line in lines]
-        return Run(status, self.output(), events, time.monotonic() - self.started)
+        return Run(status, self.output(), read_events(self._record), time.monotonic() - self.started)
 
     def signal(self, number: int, group: bool = False) -> None:
         """Send a signal to ansible-playbook, or to its whole process group as a terminal does."""
