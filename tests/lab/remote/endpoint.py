@@ -57,6 +57,10 @@ class Endpoint:
         return self.apitoken if self.apitoken.startswith(PREFIX) else PREFIX + self.apitoken
 
 
+def _bad_map(key: str, reason: str) -> ParamError:
+    return ParamError({key: f"failed to parse {key.rpartition('-')[2]} map: {reason}\n"})
+
+
 @dataclass(frozen=True)
 class IdMap:
     """A list of pairs: exact entry, else the default, else the id itself."""
@@ -69,21 +73,23 @@ class IdMap:
     def parse(cls, key: str, text: str) -> "IdMap":
         """Pairs source:target, at most one bare default, or "1" for identity, alone."""
         words = [word for word in re.split(r"[,;\s]+", text) if word]
-        if words == ["1"]:
-            return cls(identity=True)
         entries: Dict[str, str] = {}
         default: Optional[str] = None
         for word in words:
             source, sign, target = word.partition(":")
-            if not sign and (default is not None or word == "1"):
-                raise ParamError({key: "failed to parse map: default target map already defined"})
+            if word == "1":
+                continue
             if sign and source in entries:
-                raise ParamError({key: f"failed to parse map: duplicate mapping for source '{source}'"})
+                raise _bad_map(key, f"duplicate mapping for source '{source}'")
             if sign:
                 entries[source] = target
+            elif default is not None:
+                raise _bad_map(key, "default target ID can only be provided once")
             else:
                 default = word
-        return cls(entries, default)
+        if "1" in words and (entries or default):
+            raise _bad_map(key, "identity mapping cannot be combined with other mappings")
+        return cls(entries, default, "1" in words)
 
     def of(self, name: str) -> str:
         """The target's id for a source id."""

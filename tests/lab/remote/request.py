@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Mapping, Optional
 
 from lab.api.schema import Field, boolean, check, enum, integer, string
 from lab.node import vmconfig
-from lab.node.base import Die, May, Node, ParamError, may_all
+from lab.node.base import Die, May, Node, ParamError, complain, may_all
 from lab.node.cluster import Cluster
 from lab.node.ha import Resources
 from lab.node.process import pid
@@ -47,8 +48,9 @@ def wanted(node: Node, params: Mapping[str, Any], may: Optional[May], patched: b
     config = vmconfig.load(node, vmid)
     vmconfig.check_lock(config)
     if Resources(node).state(vmid) is not None:
-        raise ParamError({"vmid": "VM is managed by HA - remote migration is not possible"})
+        raise ParamError({"vmid": "cannot remote-migrate VM that is configured for HA"})
     endpoint = Endpoint.parse(found["target-endpoint"])
+    os.write(1, f"Establishing API connection with remote at '{endpoint.host}'\n".encode())
     if endpoint.fingerprint is None:
         endpoint = Remote(endpoint).pin()
     _check_source(node, vmid, found)
@@ -72,12 +74,15 @@ def wanted(node: Node, params: Mapping[str, Any], may: Optional[May], patched: b
     )
 
 
-def _check_source(node: Node, vmid: int, found: Mapping[str, Any]) -> None:
+def _check_source(node: Node, vmid: int, found: Dict[str, Any]) -> None:
     jobs = Cluster(node).sections("/etc/pve/replication.cfg")
     if any(name.split("-")[0] == str(vmid) for name in jobs):
-        raise Die("can't migrate VM with replication job to another cluster")
-    if pid(node, vmid) is not None and not found.get("online"):
-        raise Die("can't migrate running VM without --online")
+        raise Die("cannot remote-migrate replicated VM")
+    if pid(node, vmid) is not None:
+        if not found.get("online"):
+            raise Die("can't migrate running VM without --online")
+    elif found.pop("online", False):
+        complain("VM isn't running. Doing offline migration instead.")
 
 
 def _check_cpu(config: vmconfig.VmConfig, endpoint: Endpoint) -> None:
@@ -101,9 +106,9 @@ def check_target(params: Mapping[str, str]) -> None:
     endpoint = Endpoint.parse(params["target-endpoint"])
     remote = Remote(endpoint if endpoint.fingerprint else Remote(endpoint).pin())
     vmid = int(params["target-vmid"])
-    if any(entry.get("vmid") == vmid for entry in remote.get("/cluster/resources")):
-        raise Die(f"target VM {vmid} already exists on the remote cluster")
-    known = {entry["storage"]: entry for entry in remote.get("/nodes/localhost/storage")}
+    if any(entry.get("vmid") == vmid for entry in remote.get("/cluster/resources?type=vm")):
+        raise ParamError({"target_vmid": f"Guest with ID '{vmid}' already exists on remote cluster"})
+    known = {entry["storage"]: entry for entry in remote.get("/nodes/localhost/storage?enabled=1")}
     storages = IdMap.parse("target-storage", params["target-storage"])
     for sid in sorted({*storages.entries.values(), *([storages.default] if storages.default else [])}):
         if sid not in known:

@@ -38,9 +38,14 @@ def test_maps_take_the_entry_then_the_default_then_the_id_itself() -> None:
     assert (found.of("local"), found.of("other")) == ("fast", "slow")
     assert IdMap.parse("target-bridge", "vmbr0:vmbr1").of("vmbr9") == "vmbr9"
     assert IdMap.parse("target-storage", "1").identity
-    for text in ("a:b,a:c", "b,c", "1,a"):
-        with pytest.raises(ParamError):
+    for text, reason in (
+        ("a:b,a:c", "duplicate mapping for source 'a'"),
+        ("b,c", "default target ID can only be provided once"),
+        ("1,a", "identity mapping cannot be combined with other mappings"),
+    ):
+        with pytest.raises(ParamError) as refused:
             IdMap.parse("target-storage", text)
+        assert refused.value.errors == {"target-storage": f"failed to parse storage map: {reason}\n"}
 
 
 def test_figures_are_written_as_the_log_writes_them() -> None:
