@@ -47,7 +47,7 @@ def privileges(name: str) -> Tuple[str, ...]:
 
 def run(node: Node, vmid: int, name: str) -> Any:
     """One command; the refusals come in the order of the real one: configured, VM running, agent running."""
-    if load(node, vmid).values.get("agent", "0").split(",")[0] not in ("1", "enabled=1"):
+    if "agent" not in load(node, vmid).values:
         raise Die("No QEMU guest agent configured")
     if vm.pid(node, vmid) is None:
         raise Die(f"VM {vmid} is not running")

@@ -51,7 +51,7 @@ def _wanted(call: Call, storage: Storage) -> bool:
     content, target = split_list(call.params.get("content")), call.params.get("target")
     if content and not (set(content) & set(storage.content) and storage.enabled(call.node.name)):
         return False
-    if target and not (storage.on(call.node.name) and storage.on(target)):
+    if target and not (storage.keys.get("shared", "0") != "0" and storage.on(call.node.name) and storage.on(target)):
         return False
     return not (call.params.get("enabled") and storage.disabled)
 

@@ -177,7 +177,7 @@ START = {
     "migration_network": string(optional=True, format="cidr"),
     "targetstorage": string(optional=True),
 }
-ROOT_START = ("skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "targetstorage")
+ROOT_START = tuple(key for key in START if key not in ("timeout", "machine"))
 
 
 @method("POST", BASE + "/status/start", START, POWER)

@@ -21,6 +21,11 @@ dir: closed
 \tcontent images
 \tdisable
 
+dir: everywhere
+\tpath /store
+\tcontent snippets
+\tshared
+
 dir: other
 \tpath /store
 \tcontent images
@@ -60,16 +65,16 @@ def names(found: object) -> "list[str]":
 
 
 def test_filters_of_the_list(registry: Registry) -> None:
-    assert names(call(registry, "GET", "")) == ["closed", "local", "other"]
+    assert names(call(registry, "GET", "")) == ["closed", "everywhere", "local", "other"]
     assert names(call(registry, "GET", "", content="images")) == ["local"]
-    assert names(call(registry, "GET", "", enabled="1")) == ["local", "other"]
-    assert names(call(registry, "GET", "", target="elsewhere")) == ["closed", "local"]
+    assert names(call(registry, "GET", "", enabled="1")) == ["everywhere", "local", "other"]
+    assert names(call(registry, "GET", "", target="elsewhere")) == ["everywhere"]
     assert names(call(registry, "GET", "", "a@pve")) == ["local"]
     assert errors(registry, "GET", "", storage="nosuch") == (400, {"storage": "No such storage."})
 
 
 def test_what_is_not_usable_here_has_zeros_and_no_fraction(registry: Registry) -> None:
-    closed, local, _ = call(registry, "GET", "")
+    closed, _, local, _ = call(registry, "GET", "")
     assert (closed["enabled"], closed["active"], closed["total"]) == (0, 0, 0)
     assert "used_fraction" not in closed
     assert 0 < local["used_fraction"] < 1
