@@ -195,6 +195,15 @@ def _check_node(api: Api, node: str) -> None:
         raise NodeOffline(f"node {node} of the target cluster is offline", side=Side.TARGET, object=f"node {node}")
 
 
+def _held(api: Api, path: str) -> Mapping[str, Any]:
+    """What the token may do on a path.
+
+    A privilege that is named is held, whatever its value: that only says whether the entry propagates, and is always 0
+    for what a pool gives (pve-access-control, RPCEnvironment: "a key being defined means the priv is set").
+    """
+    return (api.get("access", "permissions", path=path) or {}).get(path) or {}
+
+
 def _check_rights(api: Api, wish: Wish, vmid: int, storages: Mapping[str, int], bridges: Set[str]) -> None:
     wanted: Dict[str, List[str]] = {"/": ["Sys.Incoming"], f"/vms/{vmid}": list(_VM_PRIVILEGES)}
     if wish.disks:
@@ -204,8 +213,8 @@ def _check_rights(api: Api, wish: Wish, vmid: int, storages: Mapping[str, int], 
     for storage in sorted(storages):
         wanted[f"/storage/{storage}"] = ["Datastore.AllocateSpace"]
     for path, privileges in wanted.items():
-        held = (api.get("access", "permissions", path=path) or {}).get(path) or {}
-        missing = [privilege for privilege in privileges if not held.get(privilege)]
+        held = _held(api, path)
+        missing = [privilege for privilege in privileges if privilege not in held]
         if missing:
             raise PrivilegeMissing(
                 f"the token lacks {', '.join(missing)} on {path}",
@@ -272,8 +281,7 @@ def _check_bridge_right(api: Api, bridge: str, kind: str) -> None:
     if kind not in _BRIDGE_TYPES:  # a network of another zone; the target says so if the right is missing
         return
     path = f"/sdn/zones/localnetwork/{bridge}"
-    held = (api.get("access", "permissions", path=path) or {}).get(path) or {}
-    if not held.get("SDN.Use"):
+    if "SDN.Use" not in _held(api, path):
         raise PrivilegeMissing(
             f"the token lacks SDN.Use on {path}",
             object=path,

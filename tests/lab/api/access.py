@@ -224,7 +224,8 @@ class Access:
         granted = self._granted(who, path)
         for pool, members in self.config.pools.items():
             if path in pool_paths(members):
-                granted = {**self._granted(who, "/pool/" + pool), **granted}
+                # RPCEnvironment.pm: never propagation for what a pool gives
+                granted = {**dict.fromkeys(self._granted(who, "/pool/" + pool), 0), **granted}
         return granted
 
     def _granted(self, who: str, path: str) -> Dict[str, int]:

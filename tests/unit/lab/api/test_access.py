@@ -85,6 +85,7 @@ def test_the_overview_tells_what_goes_on_to_the_paths_below(access: Access) -> N
     assert found["/storage"] == found["/"]
     assert "/vms/300" not in found
     assert access.overview("mig@pve", "/vms/300") == {"/vms/300": {}}
-    assert access.overview("grp@pve")["/vms/100"]["VM.Audit"] == 1
+    assert access.overview("grp@pve")["/pool/p1"]["VM.Audit"] == 1
+    assert access.overview("grp@pve")["/vms/100"]["VM.Audit"] == 0
     assert "/" not in access.overview("mig@pve!sep")
     assert set(access.overview("root@pam")) >= {"/", "/access", "/access/groups", "/nodes", "/pool/p1", "/vms/101"}

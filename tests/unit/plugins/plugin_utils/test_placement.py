@@ -73,7 +73,8 @@ class FakeApi:
         path = "/".join(segments)
         if path == "access/permissions":
             wanted = parameters["path"]
-            return {wanted: dict.fromkeys(self.answers["permissions"].get(wanted, []), 1)}
+            # The value says whether the right propagates; the root's entry and those of pools do not.
+            return {wanted: dict.fromkeys(self.answers["permissions"].get(wanted, []), 0)}
         if path not in self.answers:
             raise ApiRefused(f"{path} does not exist", object=path, status=500)
         return self.answers[path]
