@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 
 from lab.node.base import Denied, Die, ParamError
 from lab.node.ha import Resources
+from lab.node.properties import parse_list
 
 from .. import peers, statd
 from ..registry import Call, Need, method
@@ -61,6 +62,12 @@ def resources(call: Call) -> List[Dict[str, Any]]:
         found += _nodes(call, known)
     if wanted in (None, "storage"):
         found += _storages(call, known)
+    if wanted is None:
+        found += [
+            {"id": "/pool/" + name, "type": "pool", "pool": name}
+            for name in sorted(call.access.config.pools)
+            if call.may("/pool/" + name, ["Pool.Audit"])
+        ]
     return found
 
 
@@ -218,24 +225,36 @@ def ha_status(call: Call) -> List[Dict[str, Any]]:
     return found
 
 
-@method("GET", "/cluster/options", {}, AUDIT)
+PUBLIC_OPTIONS = ("console", "tag-style")
+NESTED_OPTIONS = ("crs", "ha", "migration", "next-id", "notify", "tag-style", "u2f", "user-tag-access", "webauthn")
+
+
+@method("GET", "/cluster/options")
 def options(call: Call) -> Dict[str, Any]:
-    """datacenter.cfg."""
-    try:
-        text = call.node.path("/etc/pve/datacenter.cfg").read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    """datacenter.cfg, property strings taken apart; without Sys.Audit on / only what a user interface needs."""
+    path = call.node.path("/etc/pve/datacenter.cfg")
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    values: Dict[str, Any] = dict(line.split(": ", 1) for line in lines if ": " in line)
+    for key in NESTED_OPTIONS:
+        if key in values:
+            values[key] = parse_list(values[key], "type")
+    every = call.may("/", ["Sys.Audit"])
+    return {**{key: values[key] for key in values if every or key in PUBLIC_OPTIONS}, "allowed-tags": []}
 
 
 @method("GET", "/cluster/replication")
 def replication(call: Call) -> List[Dict[str, Any]]:
     """Replication jobs of the VMs one may audit."""
+    return replication_jobs(call)
+
+
+def replication_jobs(call: Call) -> List[Dict[str, Any]]:
+    """The jobs of replication.cfg that one may see; their names are <vmid>-<number>."""
     found = []
-    for job, keys in call.cluster.sections("/etc/pve/replication.cfg").items():
-        guest = job.partition("-")[0]
+    for job, keys in sorted(call.cluster.sections("/etc/pve/replication.cfg").items()):
+        guest, _, number = job.partition("-")
         if call.may("/vms/" + guest, ["VM.Audit"]):
-            found.append({"id": job, "guest": int(guest) if guest.isdigit() else guest, "jobnum": 0, **keys})
+            found.append({"id": job, "guest": int(guest), "jobnum": int(number or 0), **keys})
     return found
 
 

@@ -15,8 +15,9 @@ from lab.node.base import ParamError
 
 from .. import statd
 from ..registry import Call, Need, method
-from ..schema import boolean, string
+from ..schema import boolean, integer, string
 from .access import VERSION
+from .cluster import replication_jobs
 
 NODE = "/nodes/{node}"
 NODE_AUDIT = Need("/nodes/{node}", ("Sys.Audit",))
@@ -67,10 +68,29 @@ def status(call: Call) -> Dict[str, Any]:
             "free": root.f_bfree * size,
             "avail": root.f_bavail * size,
         },
-        "cpuinfo": {"cpus": figures["maxcpu"], "cores": figures["maxcpu"], "sockets": 1, "model": "lab", "hvm": "0"},
+        "cpuinfo": _cpuinfo(int(figures["maxcpu"])),
         "kversion": "Linux %s" % os.uname().release,
         "pveversion": "pve-manager/%s/%s" % (VERSION["version"], VERSION["repoid"]),
         "current-kernel": {"sysname": "Linux", "release": os.uname().release, "machine": os.uname().machine},
+    }
+
+
+def _cpuinfo(count: int) -> Dict[str, Any]:
+    """The first processor's words; flags are those of the kernel."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
+            words = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", stream.read().split("\n\n")[0], re.MULTILINE))
+    except OSError:
+        words = {}
+    return {
+        "cpus": count,
+        "cores": count,
+        "sockets": 1,
+        "model": words.get("model name", "unknown"),
+        "mhz": words.get("cpu MHz", "0"),
+        "flags": words.get("flags", ""),
+        "hvm": "1" if {"vmx", "svm"} & set(words.get("flags", "").split()) else "0",
+        "user_hz": os.sysconf("SC_CLK_TCK"),
     }
 
 
@@ -274,7 +294,12 @@ def cpus(call: Call) -> List[Dict[str, Any]]:
     return [{"name": name, "custom": 0, "vendor": "default"} for name in names]
 
 
-@method("GET", NODE + "/replication", {"guest": string(optional=True)})
+@method("GET", NODE + "/replication", {"guest": integer(optional=True)})
 def replication(call: Call) -> List[Dict[str, Any]]:
-    """Replication jobs of the node."""
-    return [{"id": job, **keys} for job, keys in call.cluster.sections("/etc/pve/replication.cfg").items()]
+    """Replication jobs of the node's guests that one may audit."""
+    return [
+        entry
+        for entry in replication_jobs(call)
+        if call.params.get("guest") in (None, entry["guest"])
+        and (call.cluster.locate(entry["guest"]) or ("",))[0] == call.node.name
+    ]

@@ -157,3 +157,31 @@ def test_a_new_vm(registry: Registry) -> None:
         400,
         {"target": "target is local node."},
     )
+
+
+def test_options_of_the_cluster(registry: Registry) -> None:
+    registry.node.path("/etc/pve/datacenter.cfg").write_text(
+        "console: html5\nkeyboard: en-us\nmigration: secure,network=198.51.100.0/24\n"
+    )
+    assert call(registry, "/cluster/options") == {
+        "console": "html5",
+        "keyboard": "en-us",
+        "migration": {"type": "secure", "network": "198.51.100.0/24"},
+        "allowed-tags": [],
+    }
+    assert call(registry, "/cluster/options", "none@pve") == {"console": "html5", "allowed-tags": []}
+
+
+def test_replication_jobs(registry: Registry) -> None:
+    registry.node.path("/etc/pve/replication.cfg").write_text(
+        "local: 100-1\n\ttarget alpha2\n\nlocal: 101-0\n\ttarget x\n"
+    )
+    job = {"id": "100-1", "guest": 100, "jobnum": 1, "type": "local", "target": "alpha2"}
+    assert call(registry, "/cluster/replication")[0] == job
+    assert call(registry, "/nodes/alpha1/replication") == [job]
+    assert call(registry, "/cluster/replication", "none@pve") == []
+
+
+def test_the_node_names_its_processor(registry: Registry) -> None:
+    found = call(registry, "/nodes/alpha1/status")["cpuinfo"]
+    assert {"cpus", "flags", "hvm", "model", "user_hz"} <= set(found)
