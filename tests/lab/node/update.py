@@ -184,23 +184,39 @@ def _check_privileges(
         for privileges, any_of in schema.privileges(key, options.get(key)):
             if not may(f"/vms/{vmid}", list(privileges), any_of):
                 refusals.append(Denied(f"/vms/{vmid}", privileges, any_of))
-    refusals = refusals or _bridge_refusals(options, may)
     if refusals:
         # the real one walks an unsorted key list: the privilege it names is a random one of those missing
         raise random.choice(refusals)
+    for path in _bridges(options):
+        may_all(may, path, ["SDN.Use"])
+    for path in _mappings(options):
+        may_all(may, path, ["Mapping.Use"])
     if "startup" in [*options, *delete]:
         may_all(may, "/", ["Sys.Modify"])
 
 
-def _bridge_refusals(options: Mapping[str, str], may: Optional[May]) -> List[Die]:
-    if may is None:
-        return []
-    found: List[Die] = []
-    for nic in nics(options).values():
+def _bridges(options: Mapping[str, str]) -> List[str]:
+    """What SDN.Use is asked for: the bridge, or each VLAN tag on it (mtunnel-protocol 2.6)."""
+    found = []
+    for _, nic in sorted(nics(options).items()):
         if "bridge" in nic:
-            path = f"/sdn/zones/localnetwork/{nic['bridge']}" + (f"/{nic['tag']}" if "tag" in nic else "")
-            if not may(path, ["SDN.Use"], False):
-                found.append(Denied(path, ["SDN.Use"]))
+            bridge = f"/sdn/zones/localnetwork/{nic['bridge']}"
+            tags = [nic["tag"]] if "tag" in nic else []
+            for first, last in re.findall(r"(\d+)(?:-(\d+))?", nic.get("trunks", "")):
+                tags += [str(number) for number in range(int(first), int(last or first) + 1)]
+            found += [f"{bridge}/{tag}" for tag in tags] or [bridge]
+    return found
+
+
+def _mappings(options: Mapping[str, str]) -> List[str]:
+    """What Mapping.Use is asked for: devices and directories of the cluster's mappings (mtunnel-protocol 2.6)."""
+    found = []
+    for key, value in sorted(options.items()):
+        match = re.fullmatch(r"(hostpci|usb|virtiofs)\d+", key)
+        if match:
+            kind, default = {"hostpci": ("pci", "host"), "usb": ("usb", "host"), "virtiofs": ("dir", "dirid")}[match[1]]
+            name = parse_list(value, default).get("dirid" if kind == "dir" else "mapping")
+            found += [f"/mapping/{kind}/{name}"] if name else []
     return found
 
 

@@ -74,6 +74,25 @@ def test_a_bridge_is_asked_after_the_vm(node: Node) -> None:
     assert caught.value.text == "403 Permission check failed (/sdn/zones/localnetwork/vmbr0/7, SDN.Use)"
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "privilege"),
+    [
+        ("net0: virtio,bridge=vmbr0,trunks=5;7-8\n", "/sdn/zones/localnetwork/vmbr0/7", "SDN.Use"),
+        ("net1: virtio,bridge=vmbr1\nnet0: virtio,bridge=vmbr0\n", "/sdn/zones/localnetwork/vmbr0", "SDN.Use"),
+        ("hostpci0: mapping=gpu\n", "/mapping/pci/gpu", "Mapping.Use"),
+        ("usb1: mapping=key\n", "/mapping/usb/key", "Mapping.Use"),
+    ],
+)
+def test_tags_and_mappings_are_asked_one_by_one(node: Node, text: str, path: str, privilege: str) -> None:
+    def but_this(asked: str, privileges: "list[str]", any_of: bool) -> bool:
+        del any_of
+        return (asked, privileges) != (path, [privilege])
+
+    with pytest.raises(Die) as caught:
+        update.apply_tunnel_config(node, 901, text, "x@pve!t", but_this, silent)
+    assert caught.value.text == f"403 Permission check failed ({path}, {privilege})"
+
+
 def test_the_log_line_names_every_parameter_in_order(node: Node) -> None:
     lines: "list[str]" = []
     change = update.Change({"name": "x", "cipassword": "s3"}, ["onboot"], skiplock=True)
