@@ -86,6 +86,18 @@ class Session:
             params: Query (GET, DELETE) or form (POST, PUT); None values are left out, booleans become 0 and 1.
             timeout: Seconds for the whole exchange; the session's when None.
         """
+        answer = self._request(method, segments, params, timeout)
+        return answer["data"]
+
+    def page(self, *segments: str, **params: Any) -> Tuple[Any, Optional[int]]:
+        """GET of a part of a list: the ``data``, and how many entries there are in all if the answer says it."""
+        answer = self._request("GET", segments, params, None)
+        total = answer.get("total")
+        return answer["data"], total if isinstance(total, int) and not isinstance(total, bool) else None
+
+    def _request(
+        self, method: str, segments: Tuple[str, ...], params: Mapping[str, Any], timeout: Optional[float]
+    ) -> Dict[str, Any]:
         path = _PREFIX + "".join("/" + quote(segment, safe="") for segment in segments)
         name = f"{method} {path}"
         deadline = self._clock() + (self._timeout if timeout is None else timeout)
@@ -93,7 +105,7 @@ class Session:
         if not 200 <= status < 300:
             raise _refusal(status, reason, body, name, self.endpoint)
         try:
-            return _data(body, name)
+            return _whole(body, name)
         except AnswerMalformed as error:
             if method == "GET":
                 raise
@@ -198,14 +210,14 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _data(body: bytes, name: str) -> Any:
+def _whole(body: bytes, name: str) -> Dict[str, Any]:
     try:
         answer = json.loads(body.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise AnswerMalformed(f"the answer to {name} is not JSON", object=name) from error
     if not isinstance(answer, dict) or "data" not in answer:
         raise AnswerMalformed(f"the answer to {name} has no data", object=name)
-    return answer["data"]
+    return answer
 
 
 def _unknown(name: str, why: str, endpoint: Endpoint) -> ApiOutcomeUnknown:

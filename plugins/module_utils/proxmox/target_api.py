@@ -29,7 +29,7 @@ __all__ = [
 # pve-cli 1.3: with QMP busy the target falls back to "running" after 3 s.
 _GENUINE_WITHIN = 2.0
 _LOG_PAGE = 500
-_LOG_LIMIT = 5000
+_LOG_LIMIT = 100_000  # lines; two of a tunnel's task stand for one command, one for each percent of an import
 _UPID = re.compile(
     r"UPID:[A-Za-z0-9.-]+:[0-9A-Fa-f]{8}:[0-9A-Fa-f]{8,9}:[0-9A-Fa-f]{8}:qmtunnel:([0-9]+):[^:\s/]+:", re.ASCII
 )
@@ -211,16 +211,28 @@ class TargetApi:
         return TaskStatus.parse(self._session.get("nodes", self._node, "tasks", upid, "status"))
 
     def task_log(self, upid: str) -> List[str]:
-        """Lines of a task's log, oldest first; at most 5000."""
+        """All lines of a task's log, oldest first.
+
+        Raises:
+            AnswerMalformed: it could not be read to its end; what is not in a part of it proves nothing (safety I4).
+        """
         lines: List[str] = []
         while len(lines) < _LOG_LIMIT:
-            page = self._session.get("nodes", self._node, "tasks", upid, "log", start=len(lines), limit=_LOG_PAGE)
-            texts = [_log_line(entry) for entry in _list(page, "task log")]
+            page, total = self._session.page(
+                "nodes", self._node, "tasks", upid, "log", start=len(lines), limit=_LOG_PAGE
+            )
             # An empty log is one line "no content".
+            texts = [_log_line(entry) for entry in _list(page, "task log")]
             lines += texts
-            if len(texts) < _LOG_PAGE:
+            if total is not None and len(lines) >= total:
+                return lines
+            if not texts:
                 break
-        return lines
+        raise AnswerMalformed(
+            f"the log of the task could not be read to its end, {len(lines)} lines came",
+            object=upid,
+            remedy="Look for the word resume in the log of the task at the target",
+        )
 
     def delete_task(self, upid: str) -> None:
         """End a task of our own: the fence that needs no root (pve-cli 3); up to 6 s."""

@@ -178,3 +178,9 @@ def test_unreachable_target_got_nothing():
     session = Session(Endpoint("127.0.0.1", port, "b1", "mig@pve", "t1", "ab" * 32), SECRET)
     with pytest.raises(ApiUnreachable):
         session.post("x")
+
+
+@pytest.mark.parametrize(("extra", "total"), [({"total": 7}, 7), ({}, None), ({"total": "x"}, None)], ids=str)
+def test_page_says_how_long_the_list_is(target, extra, total):
+    session, _seen = target(answer({"data": ["a"], **extra}))
+    assert session.page("nodes", "b1", "tasks", "x", "log", start=0, limit=1) == (["a"], total)

@@ -37,6 +37,9 @@ class FakeSession:
     def get(self, *segments, **params):
         return self._answer("GET", segments, params)
 
+    def page(self, *segments, **params):
+        return self._answer("GET", segments, params)
+
     def request(self, method, segments, params, timeout=None):
         self.timeout = timeout
         return self._answer(method, segments, params)
@@ -110,20 +113,38 @@ def test_task_status(raw, running, exitstatus):
     assert target.task_status(UPID) == target_api.TaskStatus(running, exitstatus)
 
 
-def test_task_log_is_read_page_by_page():
-    def page(params):
-        return [
-            {"n": n + 1, "t": f"line {n}"} for n in range(params["start"], min(700, params["start"] + params["limit"]))
-        ]
+def log_of(length, at_once=500):
+    """A log as the target pages it out; ``at_once`` is the most that it gives in one answer."""
 
-    target, session = api({f"GET nodes/b1/tasks/{UPID}/log": page})
+    def page(params):
+        end = min(length, params["start"] + min(at_once, params["limit"]))
+        return [{"n": n + 1, "t": f"line {n}"} for n in range(params["start"], end)], length
+
+    return {f"GET nodes/b1/tasks/{UPID}/log": page}
+
+
+def test_task_log_is_read_page_by_page():
+    target, session = api(log_of(700))
     assert target.task_log(UPID) == [f"line {n}" for n in range(700)]
     assert len(session.calls) == 2
 
 
-def test_task_log_ends_at_a_target_that_never_does():
-    target, _session = api({f"GET nodes/b1/tasks/{UPID}/log": lambda params: [{"n": 1, "t": "x"}] * 500})
-    assert len(target.task_log(UPID)) == 5000
+@pytest.mark.parametrize(("length", "at_once"), [(20_000, 500), (700, 50)], ids=["long", "short pages"])
+def test_task_log_is_read_to_its_end(length, at_once):
+    target, _session = api(log_of(length, at_once))
+    assert target.task_log(UPID)[-1] == f"line {length - 1}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [([{"n": 1, "t": "x"}] * 500, 1 << 30), ([], 700), ([{"n": 1, "t": "x"}] * 7, None)],
+    ids=["never ends", "stops early", "does not say its length"],
+)
+def test_task_log_that_cannot_be_read_to_its_end_is_none(page):
+    answers = iter([page] * 1000)
+    target, _session = api({f"GET nodes/b1/tasks/{UPID}/log": lambda _params: next(answers, ([], None))})
+    with pytest.raises(AnswerMalformed):
+        target.task_log(UPID)
 
 
 def test_delete_task_ends_our_own():
