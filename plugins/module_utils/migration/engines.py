@@ -15,28 +15,17 @@ import secrets
 import subprocess
 import sys
 import time
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
-from ..errors import CrossclusterError, Side
+from ..errors import Side
 from ..proxmox.errors import VmAbsent
 from ..proxmox.session import Session
-from ..proxmox.target_api import TargetApi, VmResource
+from ..proxmox.target_api import TargetApi
 from ..proxmox.vm_config import VmConfig
 from ..transport import policy
-from . import package, places, preflight
+from . import arrival, package, places, preflight
 from .client import Client
-from .errors import (
-    Held,
-    NotFound,
-    Recorded,
-    SpecDiffers,
-    Split,
-    TargetNotRunning,
-    TargetResidue,
-    TooLate,
-    VmAmbiguous,
-    WorkerUnreachable,
-)
+from .errors import Held, NotFound, SpecDiffers, TooLate, WorkerUnreachable
 from .history import Facts
 from .real_world import SourceNode, endpoint_of, qemu_of
 from .report import report
@@ -272,29 +261,22 @@ class WorkerEngine:
         """The VM is at the target already (DESIGN 3, identity); None when it is not.
 
         Raises:
-            TargetNotRunning, Split, VmAmbiguous: nothing is done.
+            TargetNotRunning, TargetResidue, Split, VmAmbiguous, Recorded (TARGET_LOST): nothing is done.
         """
-        target = _target(spec, secret)
-        if facts is not None and facts.phase is Phase.LOST:
-            raise Recorded.parse(facts.error)
-        if facts is not None and facts.phase is Phase.COMPLETED and facts.target_vmid is not None:
-            found: Optional[int] = facts.target_vmid
-        else:
-            found = _same_vm(spec, target, _uuid(spec))
+        source, target = SourceNode(spec.vmid), _target(spec, secret)
+        found = arrival.find(spec, _uuid(spec), source, target, facts, _ended_with_residue(spec))
         if found is None:
             return None
-        if not _judge(spec, target, found, facts):
-            return None
-        known = report(facts) if facts is not None and facts.phase is Phase.COMPLETED else {}
-        if known.get("residue") and not _is_locked_by_a_move(target, found):
+        known = report(facts) if facts is not None and found.moved else {}
+        place = known.get("target") or {"vmid": found.vmid, "upid": None, "volumes": []}
+        if known.get("residue") and not found.locked:
             known["residue"] = []  # the lock that was left has been taken off since
-        place = {"node": spec.target.node, "vmid": found, "upid": None, "volumes": []}
         return dict(
             known,
             changed=False,
             finished=True,
             phase=Phase.COMPLETED.value,
-            target=known.get("target") or place,
+            target=dict(place, node=found.node),
             error=None,
         )
 
@@ -303,7 +285,7 @@ class WorkerEngine:
         plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
         target = _target(spec, secret)
         preflight.check_target(spec, plan, target)
-        _check_residue(spec, target)
+        arrival.check_residue(spec, target, _ended_with_residue(spec))
         migration_id = secrets.token_hex(16)
         worker_digest, program = package.install()
         opened = {
@@ -328,8 +310,6 @@ class WorkerEngine:
 
 # Seconds; the keeper waits 0.5 s, a loaded node needs some more to start an interpreter.
 _RESTART_PATIENCE = 15.0
-# A QEMU that waits for a guest, or holds one that it has never run: no running copy (safety 5).
-_LOADING = frozenset({"inmigrate", "paused", "prelaunch"})
 
 _ENDED = frozenset({Phase.COMPLETED.value, Phase.ROLLED_BACK.value, Phase.LOST.value})
 
@@ -415,16 +395,15 @@ def _uuid(spec: Spec) -> Optional[str]:
     """The VM's uuid: as given, else from its configuration; None when it is not here any more."""
     if spec.uuid is not None:
         return spec.uuid
-    config = _source_config(spec)
-    return (config.uuid or None) if config else None
-
-
-def _source_config(spec: Spec) -> Optional[VmConfig]:
-    """The VM's configuration on this node; None when it is not here any more."""
     try:
-        return VmConfig.read(SourceNode(spec.vmid).config())
+        return VmConfig.read(SourceNode(spec.vmid).config()).uuid or None
     except VmAbsent:
         return None
+
+
+def _ended_with_residue(spec: Spec) -> List[Facts]:
+    """The migrations of the VM that were rolled back and left something at the target, oldest first."""
+    return [facts for facts in places.of_vm(spec.vmid) if facts.phase is Phase.ROLLED_BACK and facts.residue]
 
 
 def _same_spec(spec: Spec, facts: Facts) -> None:
@@ -436,143 +415,6 @@ def _same_spec(spec: Spec, facts: Facts) -> None:
             remedy="Finish or abort it (state: aborted) before asking for something else",
             facts={"differences": difference(facts.spec.identity(), spec.identity())},
         )
-
-
-def _same_vm(spec: Spec, target: TargetApi, uuid: Optional[str]) -> Optional[int]:
-    """VMID of the VM of that uuid among those of the same VMID or name at the target (DESIGN 3)."""
-    if uuid is None:
-        return None
-    wanted = spec.vmid if spec.target.vmid in ("same", "pool") else int(spec.target.vmid)
-    config = _source_config(spec)
-    name = config.values.get("name", "") if config else ""
-    found: List[int] = []
-    left = _left_behind(spec, target)
-    for entry in target.vm_resources():
-        if entry.vmid in left and entry.vmid != wanted:
-            continue
-        if (entry.vmid == wanted or (name and entry.name == name)) and _uuid_at_target(target, entry) == uuid:
-            found.append(entry.vmid)
-    if len(found) > 1:
-        raise VmAmbiguous(
-            f"the VMs {found} of the target have the uuid of VM {spec.vmid}",
-            side=Side.TARGET,
-            object=f"VM {spec.vmid}",
-            remedy="Find out which one is the VM; a uuid must not be used twice",
-        )
-    return found[0] if found else None
-
-
-def _uuid_at_target(target: TargetApi, entry: VmResource) -> Optional[str]:
-    try:
-        return _uuid_of(target, entry.vmid)
-    except CrossclusterError:
-        return None  # another node's VM, gone meanwhile, or not ours to see
-
-
-def _uuid_of(target: TargetApi, vmid: int) -> Optional[str]:
-    smbios = target.vm_config(vmid).get("smbios1")
-    for part in str(smbios or "").split(","):
-        if part.startswith("uuid="):
-            return part[5:].lower()
-    return None
-
-
-def _judge(spec: Spec, target: TargetApi, vmid: int, facts: Optional[Facts]) -> bool:
-    """A VM that is at the target is done if it runs there; anything else is told, not repaired.
-
-    False when it came home: it runs here and is not there any more.
-    """
-    try:
-        status = target.vm_status(vmid)
-    except VmAbsent as error:
-        if any(entry.vmid == vmid and entry.status == "running" for entry in target.vm_resources()):
-            return True  # the target cluster has moved it on to another of its nodes
-        if SourceNode(spec.vmid).qemu_alive():
-            return False
-        raise TargetNotRunning(
-            f"VM {vmid} was moved to node {spec.target.node} but is not there any more",
-            side=Side.TARGET,
-            object=f"VM {vmid}",
-            remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
-        ) from error
-    if facts is not None and facts.uuid and _uuid_of(target, vmid) != facts.uuid:
-        raise VmAmbiguous(
-            f"VM {vmid} at the target has another uuid than the VM that was moved there",
-            side=Side.TARGET,
-            object=f"VM {vmid}",
-            remedy="Look for the VM at the target; the source copy was kept, stopped and locked",
-        )
-    source_runs = SourceNode(spec.vmid).qemu_alive()
-    moved = facts is not None and facts.phase is Phase.COMPLETED
-    if status.status == "running" and source_runs and (moved or status.qmpstatus not in _LOADING):
-        raise Split(
-            f"VM {spec.vmid} runs here and as VM {vmid} at the target",
-            side=Side.TARGET,
-            object=f"VM {vmid}",
-            remedy="Decide which copy is right and stop the other one; nothing was changed",
-        )
-    offline = facts is not None and facts.running.get("run_state") == "stopped"
-    if status.status != "running" and not source_runs and not offline:
-        raise TargetNotRunning(
-            f"VM {vmid} is at the target but does not run there",
-            side=Side.TARGET,
-            object=f"VM {vmid}",
-            remedy="Start it at the target",
-        )
-    if source_runs:
-        raise TargetResidue(
-            f"the target has a VM {vmid} of the same uuid that does not run",
-            side=Side.TARGET,
-            object=f"VM {vmid}",
-            remedy="Remove what an earlier run left (module target_recovery), or give another target.vmid",
-        )
-    return True
-
-
-def _left_behind(spec: Spec, target: TargetApi) -> FrozenSet[int]:
-    """VMIDs that earlier attempts left at the target, as long as what lies there is still locked as they left it."""
-    numbers = {facts.target_vmid for facts in _ended_with_residue(spec) if facts.target_vmid is not None}
-    return frozenset(vmid for vmid in numbers if _is_locked_by_a_move(target, vmid))
-
-
-def _is_locked_by_a_move(target: TargetApi, vmid: int) -> bool:
-    try:
-        return target.vm_status(vmid).lock in ("create", "migrate")
-    except CrossclusterError:
-        return False
-
-
-def _check_residue(spec: Spec, target: TargetApi) -> None:
-    """A VMID with residue of ours is not used again (DESIGN 2)."""
-    for facts in _ended_with_residue(spec):
-        if facts.target_vmid is None or spec.target.vmid == "pool":
-            continue
-        wanted = spec.vmid if spec.target.vmid == "same" else int(spec.target.vmid)
-        if facts.target_vmid == wanted and _still_there(target, wanted):
-            raise TargetResidue(
-                f"VM {wanted} at the target is left from migration {facts.migration_id}",
-                side=Side.TARGET,
-                object=f"VM {wanted}",
-                remedy=str((facts.error or {}).get("remedy", "")) or "Remove it (module target_recovery)",
-                facts={"residue": facts.residue, "migration_id": facts.migration_id},
-            )
-
-
-def _ended_with_residue(spec: Spec) -> List[Facts]:
-    every: List[Tuple[float, Facts]] = []
-    for migration_id in places.migrations():
-        facts = places.read_facts(migration_id)
-        if facts.vmid == spec.vmid and facts.phase is Phase.ROLLED_BACK and facts.residue:
-            every.append((facts.opened_at, facts))
-    return [facts for _at, facts in sorted(every, key=lambda pair: pair[0])]
-
-
-def _still_there(target: TargetApi, vmid: int) -> bool:
-    try:
-        target.vm_status(vmid)
-    except VmAbsent:
-        return False
-    return True
 
 
 def _public(text: str) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "migration_directory",
     "migrations",
     "newest",
+    "of_vm",
     "read_facts",
     "run_directory",
     "secrets_path",
@@ -100,11 +101,17 @@ def read_facts(migration_id: str) -> Facts:
 
 
 def newest(vmid: Optional[int] = None, uuid: Optional[str] = None) -> Optional[Facts]:
-    """The latest migration of a VM on this node, by uuid or VMID; None without one.
+    """The latest migration of a VM on this node, by uuid or VMID; None without one."""
+    found = of_vm(vmid, uuid)
+    return found[-1] if found else None
+
+
+def of_vm(vmid: Optional[int] = None, uuid: Optional[str] = None) -> List[Facts]:
+    """The migrations of a VM on this node, by uuid or VMID, oldest first.
 
     A damaged journal of another VM does not stand in the way; one that cannot be told apart does.
     """
-    found: Optional[Facts] = None
+    found: List[Facts] = []
     for migration_id in migrations():
         try:
             facts = read_facts(migration_id)
@@ -115,10 +122,9 @@ def newest(vmid: Optional[int] = None, uuid: Optional[str] = None) -> Optional[F
                 continue
             error.object = journal_path(migration_id)
             raise
-        fits = (uuid is None or facts.uuid == uuid) and (vmid is None or facts.vmid == vmid)
-        if fits and (found is None or facts.opened_at > found.opened_at):
-            found = facts
-    return found
+        if (uuid is None or facts.uuid == uuid) and (vmid is None or facts.vmid == vmid):
+            found.append(facts)
+    return sorted(found, key=lambda facts: facts.opened_at)
 
 
 def _is_of_another(migration_id: str, vmid: Optional[int]) -> bool:

@@ -238,15 +238,15 @@ class TargetApi:
         """End a task of our own: the fence that needs no root (pve-cli 3); up to 6 s."""
         self._session.delete("nodes", self._node, "tasks", upid)
 
-    def vm_status(self, vmid: int, timeout: Optional[float] = None) -> VmStatus:
-        """State of a VM, within ``timeout`` seconds; raises VmAbsent."""
+    def vm_status(self, vmid: int, timeout: Optional[float] = None, node: Optional[str] = None) -> VmStatus:
+        """State of a VM, within ``timeout`` seconds; ``node`` when it is on another one. Raises VmAbsent."""
         before = self._clock()
-        raw = self._vm(vmid, "status", "current", timeout=timeout)
+        raw = self._vm(vmid, "status", "current", timeout=timeout, node=node)
         return VmStatus.parse(raw, self._clock() - before)
 
-    def vm_config(self, vmid: int) -> Dict[str, Any]:
-        """Config of a VM, with ``digest`` and ``lock``; raises VmAbsent."""
-        return dict(_object(self._vm(vmid, "config"), "config"))
+    def vm_config(self, vmid: int, node: Optional[str] = None) -> Dict[str, Any]:
+        """Config of a VM, with ``digest`` and ``lock``; ``node`` when it is on another one. Raises VmAbsent."""
+        return dict(_object(self._vm(vmid, "config", node=node), "config"))
 
     def vm_resources(self) -> List[VmResource]:
         """Every VM of the cluster the token may see."""
@@ -304,13 +304,14 @@ class TargetApi:
         raw = _object(self._session.get("access", "permissions"), "permissions")
         return {path: sorted(_object(held, "permissions")) for path, held in raw.items()}
 
-    def _vm(self, vmid: int, *segments: str, timeout: Optional[float] = None) -> Any:
+    def _vm(self, vmid: int, *segments: str, timeout: Optional[float] = None, node: Optional[str] = None) -> Any:
+        node = node or self._node
         try:
-            return self._session.request("GET", ("nodes", self._node, "qemu", str(vmid), *segments), {}, timeout)
+            return self._session.request("GET", ("nodes", node, "qemu", str(vmid), *segments), {}, timeout)
         except ApiRefused as error:
             # pve-cli 5: an unknown VMID is a 500 with this text; there is no status of its own for it.
             if error.status == 500 and f"qemu-server/{vmid}.conf' does not exist" in error.message:
-                absent = f"VM {vmid} does not exist on node {self._node}"
+                absent = f"VM {vmid} does not exist on node {node}"
                 # pylint cannot see through the relative import that the class is an exception.
                 raise VmAbsent(  # pylint: disable=bad-exception-cause
                     absent, object=f"VM {vmid}", status=error.status

@@ -260,3 +260,10 @@ def test_machines_are_the_ids_of_the_list():
     path = "GET nodes/b1/capabilities/qemu/machines"
     session = FakeSession({path: [{"id": "pc-q35-9.2+pve1", "type": "q35"}, {"id": "pc-i440fx-7.2"}]})
     assert TargetApi(session, "b1").machines() == ["pc-q35-9.2+pve1", "pc-i440fx-7.2"]
+
+
+def test_vm_of_another_node_is_asked_there():
+    answers = {"GET nodes/b2/qemu/200/config": {"lock": "migrate"}, "GET nodes/b2/qemu/200/status/current": CURRENT}
+    target, _session = api(answers)
+    assert target.vm_config(200, "b2") == {"lock": "migrate"}
+    assert target.vm_status(200, node="b2") == target_api.VmStatus.parse(CURRENT, 0.0)
