@@ -13,7 +13,7 @@ import pytest
 from conformance import replay, run
 from conformance.bind import Bindings
 from conformance.capture import Capture
-from conformance.drivers import control
+from conformance.drivers import control, data
 from conformance.normalise import Comparer
 from conformance.preconditions import needs
 from conformance.session import Session
@@ -42,6 +42,12 @@ def test_volatile_text_is_accepted_and_other_text_is_not() -> None:
     )
     assert not same("688+230 records in\n", "688+230 records out\n")
     assert same("QEMU version '11.1.3' is too old", "QEMU version '7.2.22' is too old")
+
+
+def test_progress_of_a_slow_copy_does_not_count() -> None:
+    end = "16384+0 records in\n16384+0 records out\n67108864 bytes (67 MB, 64 MiB) copied, 0.3 s, 219 MB/s\n"
+    shown = "\r35651584 bytes (36 MB, 34 MiB) copied, 1 s, 35.6 MB/s"
+    assert comparer().same_text(end, shown + shown.replace("1 s", "2 s") + "\n" + end)
 
 
 def test_only_the_text_before_a_perl_location_counts() -> None:
@@ -166,3 +172,15 @@ def test_events_that_nothing_knows_are_failures_with_a_reason(tmp_path: Path) ->
         replay._one(session, event)
     assert [each.line for each in session.mismatches] == [2, 3, 4]
     assert all("nothing here knows how to replay" in each.text for each in session.mismatches)
+
+
+def test_lines_of_an_import_may_come_earlier_than_recorded(tmp_path: Path) -> None:
+    capture = recording(tmp_path, {"t": 1, "channel": "control", "dir": "S>C", "conn": "ctrl:1", "body": {}})
+    session = Session(capture, cast(Any, None), Bindings([], {}), comparer())
+    quiet, line = ({"status": "pending", "msg": msg, "success": True} for msg in ("", "Formatting\n"))
+    done = {"status": "complete", "volid": "local:1/x.raw", "success": True}
+    gone = {"success": False, "msg": "failed to handle 'query-disk-import' command - no disk import running\n"}
+    recorded, here = [quiet, line, quiet, done], [line, done, gone, gone]
+    got = [data.import_progress(session, capture.events[0], each, reply) for each, reply in zip(recorded, here)]
+    assert got == recorded
+    assert not session.facts["import ahead"]
