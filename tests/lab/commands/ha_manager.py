@@ -37,7 +37,8 @@ def remove(node: Node, arguments: Arguments) -> None:
 def config(node: Node, arguments: Arguments) -> None:
     """Resources and their states."""
     for entry in Resources(node).listing():
-        say(f"{entry['sid']}\n\tstate {entry['state']}\n")
+        keys = sorted(key for key in entry if key not in ("sid", "type", "digest"))
+        say(f"{entry['sid']}\n" + "".join(f"\t{key} {entry[key]}\n" for key in keys) + "\n")
 
 
 def status(node: Node, arguments: Arguments) -> None:

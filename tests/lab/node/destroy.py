@@ -118,9 +118,18 @@ def _remove_access(node: Node, vmid: int) -> None:
     if not path.exists():
         return
     text = path.read_text("utf-8")
-    kept = "".join(line for line in text.splitlines(True) if not re.match(rf"acl:\d+:/vms/{vmid}:", line))
+    lines = [_without_member(line, vmid) for line in text.splitlines(True)]
+    kept = "".join(line for line in lines if not re.match(rf"acl:\d+:/vms/{vmid}:", line))
     if kept != text:
         Cluster(node).write_file(USER_FILE, kept)
+
+
+def _without_member(line: str, vmid: int) -> str:
+    """A pool's line (pool:name:comment:vms:storages:) without the VM; other lines as they are."""
+    fields = line.split(":")
+    if fields[0] == "pool" and len(fields) > 3:
+        fields[3] = ",".join(word for word in re.split(r"[,;\s]+", fields[3]) if word and word != str(vmid))
+    return ":".join(fields)
 
 
 def _purge(node: Node, vmid: int) -> None:
