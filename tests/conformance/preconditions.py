@@ -20,6 +20,7 @@ GENERATIONS = [
     (re.compile(r"9\.1\.10.*insecure-remote"), "seed"),
     (re.compile(r"insecure-remote"), "insecure"),
     (re.compile(r"9\.2\.[23]\b"), "transitional"),
+    (re.compile(r"8\.4\.(9|[1-9]\d)\b"), "hardened"),
     (re.compile(r"9\.2\.[01]\b|9\.1|9\.0|8\."), "classic"),
 ]
 TEMPLATE = (

@@ -128,8 +128,8 @@ def test_volumes_are_freed_in_any_order() -> None:
     assert comparer().same_lines([*lines, other, end], [*lines, end, other])
 
 
-def recording(directory: Path, *events: "dict[str, Any]") -> Capture:
-    first = {"kind": "scenario", "name": "x", "title": "x", "target_pve": "9.2.6"}
+def recording(directory: Path, *events: "dict[str, Any]", version: str = "9.2.6") -> Capture:
+    first = {"kind": "scenario", "name": "x", "title": "x", "target_pve": version}
     bodies = [{"t": 0, "channel": "note", "dir": None, "body": first}, *events]
     path = directory / "x.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in bodies), encoding="utf-8")
@@ -184,3 +184,19 @@ def test_lines_of_an_import_may_come_earlier_than_recorded(tmp_path: Path) -> No
     got = [data.import_progress(session, capture.events[0], each, reply) for each, reply in zip(recorded, here)]
     assert got == recorded
     assert not session.facts["import ahead"]
+
+
+@pytest.mark.parametrize(
+    ("version", "generation"),
+    [
+        ("9.2.6 (qemu-server 9.2.6, unmodified)", "hardened"),
+        ("8.4.10", "hardened"),
+        ("8.4.8", "classic"),
+        ("qemu-server 9.1.10", "classic"),
+        ("9.2.3", "transitional"),
+        ("qemu-server 9.1.10 with the insecure-remote patch series v2", "seed"),
+        ("9.2.6 with the insecure-remote patch series", "insecure"),
+    ],
+)
+def test_the_generation_follows_the_recorded_version(tmp_path: Path, version: str, generation: str) -> None:
+    assert needs(recording(tmp_path, version=version)).personality["personality"] == generation
