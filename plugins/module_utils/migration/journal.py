@@ -103,6 +103,19 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    @classmethod
+    def create(cls, path: str, kind: str, **fields: Any) -> None:
+        """Make a journal of one record; a crash leaves none or a whole one: an empty one says nothing to anybody.
+
+        Raises:
+            JournalUnwritable: there is none.
+        """
+        draft = cls(path + ".new")
+        draft.record(kind, **fields)
+        draft.close()
+        os.rename(draft.path, path)
+        sync_directory(os.path.dirname(path))
+
     def _load(self) -> List[Dict[str, Any]]:
         data = os.pread(self._file, _LIMIT, 0)
         records, length = decode(data, self.path)

@@ -145,8 +145,8 @@ class VmLock:
         self._path = os.path.join(RUN, f"vm-{vmid}.lock")
         self._file: Optional[int] = None
 
-    def take(self) -> bool:
-        """Take it without waiting; False when another worker has it."""
+    def take(self, migration_id: str = "") -> bool:
+        """Take it for a migration without waiting; False when another worker has it."""
         os.makedirs(RUN, mode=0o700, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -154,8 +154,15 @@ class VmLock:
         except OSError:
             os.close(descriptor)
             return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, migration_id.encode("ascii"))
         self._file = descriptor
         return True
+
+    def holder(self) -> str:
+        """The migration whose worker has taken it last."""
+        with open(self._path, encoding="ascii") as stream:
+            return stream.read()
 
     def release(self) -> None:
         """Give it back."""

@@ -194,9 +194,10 @@ def _run(migration_id: str, recovering: bool = False) -> int:
     """The worker process."""
     _log_to(places.log_path(migration_id))
     lock = places.VmLock(places.read_facts(migration_id).vmid)
-    if not lock.take():
+    if not lock.take(migration_id):
         _LOG.error("another worker holds this VM")
-        _step_back(migration_id)
+        if lock.holder() != migration_id:  # one of the same migration is just quicker: its files are in use
+            _step_back(migration_id)
         return 0
     try:
         worker = Worker(migration_id, recovering)
@@ -228,6 +229,7 @@ def _step_back(migration_id: str) -> None:
             remedy="Run the play again: it attaches to that one if the spec is the same",
         )
         journal.record("phase", phase=Phase.ROLLED_BACK.value, time=time.time(), error=error.to_dict())
+        shutil.rmtree(places.run_directory(migration_id), ignore_errors=True)  # with the secrets
     journal.close()
 
 
@@ -277,9 +279,8 @@ def _start() -> int:
     if first:
         os.makedirs(places.migration_directory(migration_id), mode=0o700)
         sync_directory(os.path.dirname(places.migration_directory(migration_id)))
-        journal = Journal(places.journal_path(migration_id))
-        journal.record("opened", format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time(), **order["opened"])
-        journal.close()
+        begun = dict(order["opened"], format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time())
+        Journal.create(places.journal_path(migration_id), "opened", **begun)
     _detach(migration_id, "run" if first else "recover")
     return 0 if _answers(migration_id) else 1
 

@@ -113,3 +113,24 @@ def test_journal_is_readable_by_root_only(tmp_path):
     writer = Journal(str(tmp_path / "journal"))
     writer.record("opened")
     assert os.stat(writer.path).st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("crash", ["write", "fsync", "rename"])
+def test_crash_at_the_first_record_leaves_no_journal(tmp_path, monkeypatch, crash):
+    path = str(tmp_path / "journal")
+
+    def dies(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, crash, dies)
+    with pytest.raises(KeyboardInterrupt):
+        Journal.create(path, "opened", vmid=100)
+    monkeypatch.undo()
+    assert not os.path.exists(path)
+
+
+def test_created_journal_has_its_first_record(tmp_path):
+    path = str(tmp_path / "journal")
+    Journal.create(path, "opened", vmid=100)
+    assert journal.read(path) == [{"kind": "opened", "vmid": 100}]
+    assert os.listdir(tmp_path) == ["journal"]

@@ -73,6 +73,13 @@ def test_damaged_journal_of_another_vm_does_not_stand_in_the_way():
     assert places.newest(vmid=100) is None
 
 
+def test_journals_of_a_vm_are_given_oldest_first():
+    write("a" * 32, 3.0)
+    write("b" * 32, 1.0)
+    write("c" * 32, 2.0, vmid=101)
+    assert [facts.migration_id for facts in places.of_vm(100)] == ["b" * 32, "a" * 32]
+
+
 def test_directory_without_a_record_is_no_migration(tmp_path):
     os.makedirs(places.migration_directory("a" * 32))
     assert places.newest(vmid=100) is None
@@ -85,3 +92,13 @@ def test_vm_lock_is_held_by_one():
     assert places.VmLock(101).take()
     first.release()
     assert second.take()
+
+
+def test_vm_lock_tells_whose_it_is():
+    first, second = places.VmLock(100), places.VmLock(100)
+    assert first.take("a" * 32)
+    assert not second.take("b" * 32)
+    assert second.holder() == "a" * 32
+    first.release()
+    assert second.take("b" * 32)
+    assert first.holder() == "b" * 32

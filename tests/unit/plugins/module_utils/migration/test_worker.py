@@ -208,3 +208,15 @@ def test_forward_is_asked_of_the_machine_and_only_in_hold(running):
     assert running.requests.forward
     running.context.remember("forward")
     assert running._forward({"wait": 0})["forward"] is True
+
+
+@pytest.mark.parametrize("holder", ["b" * 32, ID], ids=["of another migration", "of the same migration"])
+def test_worker_that_comes_too_late_leaves_no_secret_behind(started, monkeypatch, holder):
+    """But one that is just not the first of its migration leaves everything as it is."""
+    monkeypatch.setattr(worker, "_log_to", lambda _path: None)
+    first = places.VmLock(spec_of().vmid)
+    assert first.take(holder)
+    assert worker.main(["run", ID]) == 0
+    first.release()
+    assert os.path.exists(places.run_directory(ID)) is (holder == ID)
+    assert places.read_facts(ID).final is (holder != ID)
