@@ -229,14 +229,16 @@ class Connection(asyncio.Protocol):
 
     def _upgrade(self, request: Request) -> None:
         """101 only after the connection to the UNIX socket stands."""
-        version = request.headers.get("sec-websocket-version", "")
-        if version != "13":
-            text = "unsupported websocket-version '%s'" % version
-            self._answer(Answer(500, text, (text + "\n").encode(), None), False)
-            return
-        key = request.headers.get("sec-websocket-key")
-        if not key:
-            self._answer(Answer(500, "missing websocket-key", b"missing websocket-key\n", None), False)
+        version, key = request.headers.get("sec-websocket-version", ""), request.headers.get("sec-websocket-key", "")
+        refusal = ""
+        if request.upgrade != "websocket":
+            refusal = "unable to upgrade to protocol '%s'" % request.upgrade
+        elif version != "13":
+            refusal = "unsupported websocket-version '%s'" % version
+        elif not key:
+            refusal = "missing websocket-key"
+        if refusal:
+            self._answer(Answer(500, refusal, (refusal + "\n").encode(), None), False)
             return
         path = parse_qs(request.query)["socket"][0]
         self.backend = Backend(self, str(self.worker.node.path(path)))

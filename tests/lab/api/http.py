@@ -44,10 +44,10 @@ class Request:
         return "close" not in wanted and (self.version == "1.1" or "keep-alive" in wanted)
 
     @property
-    def upgrade(self) -> bool:
-        """Whether this asks for a websocket: the Connection header is not looked at (mtunnel-protocol 3.3)."""
-        wanted = self.headers.get("upgrade", "").lower() == "websocket"
-        return wanted and self.method == "GET" and self.path.endswith("websocket")
+    def upgrade(self) -> str:
+        """The protocol this asks for on such a path: the Connection header is not looked at (mtunnel-protocol 3.3)."""
+        fitting = self.method == "GET" and self.path.endswith("websocket")
+        return self.headers.get("upgrade", "").lower() if fitting else ""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def test_limits(head: bytes, status: int) -> None:
 
 def test_upgrade_looks_at_the_path_and_not_at_connection() -> None:
     head = b"GET /api2/json/nodes/b/qemu/1/mtunnelwebsocket?x=1 HTTP/1.1\r\nUpgrade: WebSocket\r\n\r\n"
-    assert parse_head(head)[0].upgrade
+    assert parse_head(head)[0].upgrade == "websocket"
+    assert parse_head(head.replace(b"WebSocket", b"h2c"))[0].upgrade == "h2c"
     assert not parse_head(head.replace(b"mtunnelwebsocket", b"mtunnelsocket"))[0].upgrade
 
 
