@@ -198,7 +198,8 @@ class WorkerEngine:
                 return result
         except WorkerUnreachable:
             # No worker lives: a new one reads the journal and does what the state table says (DESIGN 2).
-            _start({"migration_id": migration_id, "secret": secret, "opened": None})
+            if not _await_restart(migration_id):
+                _start({"migration_id": migration_id, "secret": secret, "opened": None})
         ended = self._wait_end(migration_id, _RECOVERY_TIMEOUT)
         if ended["phase"] == Phase.ROLLED_BACK.value:
             return None
@@ -238,18 +239,25 @@ class WorkerEngine:
             time.sleep(0.2)
 
     def _ask(self, migration_id: str, op: str, wait: float, **parameters: Any) -> Dict[str, Any]:
-        """One look: by the worker when it lives, else by the journal."""
-        _await_restart(migration_id)
-        try:
-            with Client(places.control_socket(migration_id)) as client:
-                result = client.call(op, 0.0, **parameters)
-                if wait > 0 and not result["finished"]:
-                    result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
-        except WorkerUnreachable:
-            facts = places.read_facts(migration_id)
-            result = report(facts)
-            if not facts.final:
-                result.update(_worker_gone(facts))
+        """One look: by the worker when it lives or comes back, else by the journal."""
+        end = time.monotonic() + wait + _RESTART_PATIENCE
+        while True:
+            back = _await_restart(migration_id)
+            try:
+                with Client(places.control_socket(migration_id)) as client:
+                    result = client.call(op, 0.0, **parameters)
+                    if wait > 0 and not result["finished"]:
+                        result = client.call(op, wait, version=result["progress"].get("version"), **parameters)
+                break
+            except WorkerUnreachable:
+                wait = 0.0  # whatever happened, the caller wants to hear of it
+                if back and time.monotonic() < end:
+                    continue  # it died while we listened: is it started again?
+                facts = places.read_facts(migration_id)
+                result = report(facts)
+                if not facts.final:
+                    result.update(_worker_gone(facts))
+                break
         result["changed"] = False
         if not result["finished"] and parameters.get("lease"):
             result["lease"] = parameters["lease"]
@@ -314,21 +322,39 @@ _RESTART_PATIENCE = 15.0
 _ENDED = frozenset({Phase.COMPLETED.value, Phase.ROLLED_BACK.value, Phase.LOST.value})
 
 
-def _await_restart(migration_id: str) -> None:
-    """A worker that died is started again within a second: until then nothing can be said about its migration."""
+def _await_restart(migration_id: str) -> bool:
+    """Whether the worker answers; one that died is started again within a second, until then nothing can be said."""
     end = time.monotonic() + _RESTART_PATIENCE
     while time.monotonic() < end:
         try:
             Client(places.control_socket(migration_id)).close()
-            return
+            return True
         except WorkerUnreachable:
             if places.read_facts(migration_id).final or not _is_kept(migration_id):
-                return
+                return False
             time.sleep(0.2)
+    return False
 
 
 def _is_kept(migration_id: str) -> bool:
-    """Whether a process of this migration is left that starts its worker again (worker: keep)."""
+    """Whether something is left that starts the worker of this migration again: its keeper, or its unit (worker)."""
+    return _unit_is_active(migration_id) if os.path.isdir("/run/systemd/system") else _has_keeper(migration_id)
+
+
+def _unit_is_active(migration_id: str) -> bool:
+    """Whether systemd has not given the unit up; between two starts it is ``activating`` (systemctl(1))."""
+    asked = subprocess.run(
+        ["systemctl", "is-active", f"crosscluster-{migration_id}.service"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=_START_TIMEOUT,
+        check=False,
+    )
+    return asked.stdout.strip() in (b"active", b"activating", b"deactivating")
+
+
+def _has_keeper(migration_id: str) -> bool:
     wanted = migration_id.encode("ascii")
     for name in os.listdir("/proc"):
         if name.isdigit():

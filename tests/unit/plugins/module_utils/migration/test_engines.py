@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 from unit.fakes.migration_run import spec_of
 from unit.fakes.migration_world import CONFIG, UUID, Cluster
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import engines, places
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import (
     NotFound,
     SpecDiffers,
+    WorkerUnreachable,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.journal import FORMAT, Journal
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import VmAbsent
@@ -172,3 +175,76 @@ def test_forward_asks_the_worker_only_for_a_running_vm_in_hold(source, monkeypat
     assert (asked, given["forward"]) == ((["forward"], True) if run_state == "running" else ([], False))
     assert given["changed"] is bool(asked)
     assert given["error"] is None
+
+
+class DyingClient:
+    """A worker that dies in its first long poll; ``restarts`` says how many looks it takes until it is back."""
+
+    restarts = 0
+    down = 0
+
+    def __init__(self, *_arguments):
+        if DyingClient.down:
+            DyingClient.down -= 1
+            raise WorkerUnreachable("gone", side=Side.SOURCE, object="worker")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.close()
+
+    def close(self):
+        pass
+
+    def call(self, _op, wait=0.0, **_parameters):
+        if wait:
+            DyingClient.down = DyingClient.restarts
+            raise WorkerUnreachable("killed", side=Side.SOURCE, object="worker")
+        return {"phase": "mirroring", "finished": False, "error": None, "progress": {"version": 1}}
+
+
+@pytest.fixture
+def dying(source, monkeypatch):
+    monkeypatch.setattr(engines, "Client", DyingClient)
+    monkeypatch.setattr(engines.time, "sleep", lambda _seconds: None)
+    journal_of(("phase", {"phase": "mirroring"}))
+    return lambda restarts: monkeypatch.setattr(DyingClient, "restarts", restarts)
+
+
+def test_worker_that_dies_while_it_is_listened_to_and_comes_back_is_not_gone(dying, monkeypatch):
+    monkeypatch.setattr(engines, "_is_kept", lambda _id: True)
+    dying(3)
+    result = engines.WorkerEngine().poll(ID, "lease", 30.0)
+    assert (result["finished"], result["error"], result["lease"]) == (False, None, "lease")
+
+
+def test_worker_that_dies_and_is_not_started_again_is_gone(dying, monkeypatch):
+    monkeypatch.setattr(engines, "_is_kept", lambda _id: False)
+    dying(9)
+    monkeypatch.setattr(DyingClient, "down", 0)
+    assert engines.WorkerEngine().poll(ID, "lease", 30.0)["error"]["code"] == "HELD"
+
+
+def test_attaching_to_a_worker_that_comes_back_starts_no_second_one(dying, target, monkeypatch):
+    monkeypatch.setattr(engines, "_is_kept", lambda _id: True)
+    monkeypatch.setattr(engines, "_start", lambda *_arguments: pytest.fail("a second worker"))
+    monkeypatch.setattr(engines.WorkerEngine, "_wait_end", lambda *_arguments: {"phase": "completed"})
+    dying(2)
+    assert engines.WorkerEngine().advance(spec_of(), "s", "completed", wait=30.0)["phase"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"), [("active", True), ("activating", True), ("inactive", False), ("failed", False)]
+)
+def test_unit_that_systemd_starts_again_is_not_given_up(monkeypatch, word, kept):
+    asked = []
+
+    def run(argv, **_options):
+        asked.append(argv)
+        return subprocess.CompletedProcess(argv, 3, word.encode() + b"\n")
+
+    monkeypatch.setattr(engines.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    monkeypatch.setattr(engines.subprocess, "run", run)
+    assert engines._is_kept(ID) is kept
+    assert asked == [["systemctl", "is-active", f"crosscluster-{ID}.service"]]
