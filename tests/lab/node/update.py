@@ -3,7 +3,7 @@
 """Changing a VM config: `qm set` and PUT config, `qm create`, and the tunnel's `config` (mtunnel-protocol 5.4).
 
 Order of refusals: option types, skiplock, storage access, privileges and root-only keys, then (under the flock) digest,
-lock word, volumes. While the VM runs, everything outside FAST goes to the pending section (no hot-plug in the lab).
+lock word, volumes. While the VM runs, what hotplug.py cannot do at once goes to the pending section.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .cluster import Cluster
 from .command_line import nics
 from .flock import config_lock
 from .formats import FormatError
+from .hotplug import at_once, removes_at_once
 from .properties import format_drive, format_size, is_drive, parse_drive, parse_list, split_volid
 from .storage import Storages
 from .texts import UNDEFINED
@@ -29,18 +30,6 @@ from .vmconfig import VmConfig, check_lock, load, remove_lock, set_lock, store
 
 __all__ = ["Change", "apply_pending", "apply_tunnel_config", "change_vm", "create_vm", "refuse_change"]
 
-FAST = (
-    "lock",
-    "name",
-    "onboot",
-    "shares",
-    "startup",
-    "description",
-    "protection",
-    "vmstatestorage",
-    "hookscript",
-    "tags",
-)
 Log = Callable[[str], None]
 
 
@@ -101,8 +90,10 @@ def change_vm(node: Node, vmid: int, change: Change, log: Log = _print, code: in
         for key in change.revert:
             config.pending.pop(key, None)
             config.pending_delete = [entry for entry in config.pending_delete if entry != key]
-        _apply(node, vmid, config, options, change.delete)
+        errors = _apply(node, vmid, config, options, change.delete)
         store(node, vmid, config)
+    if errors:
+        raise ParamError(errors)
 
 
 def refuse_change(node: Node, vmid: int, change: Change) -> None:
@@ -223,24 +214,33 @@ def _mappings(options: Mapping[str, str]) -> List[str]:
 # applying
 
 
-def _apply(node: Node, vmid: int, config: VmConfig, options: Mapping[str, str], delete: Sequence[str]) -> None:
-    running = vm.pid(node, vmid) is not None
+def _apply(
+    node: Node, vmid: int, config: VmConfig, options: Mapping[str, str], delete: Sequence[str]
+) -> Dict[str, str]:
+    """Change the config; what a running VM did not take is pending and told."""
+    running, errors = vm.pid(node, vmid) is not None, {}
     for key in delete:
         if key not in config.values and key not in config.pending:
             complain(f"cannot delete '{key}' - not set in current configuration!")
             config.pending_delete = [entry for entry in config.pending_delete if entry != key]
-        elif running and key not in FAST:
+        elif running and not removes_at_once(key):
             config.pending.pop(key, None)
             config.pending_delete = sorted({*config.pending_delete, key})
         else:
             _remove(node, vmid, config, key)
     for key, value in _resolve(node, vmid, config, options).items():
         config.pending_delete = [entry for entry in config.pending_delete if entry != key]
-        if running and key not in FAST:
-            config.pending[key] = value
-        else:
+        try:
+            done = not running or at_once(node, vmid, key, config.values.get(key), value)
+        except Die as error:
+            errors[key], done = f"hotplug problem - {error.text}\n", False
+        if done:
+            config.pending.pop(key, None)
             _displace(node, vmid, config, key, value)
             config.values[key] = value
+        else:
+            config.pending[key] = value
+    return errors
 
 
 def apply_pending(node: Node, vmid: int, config: VmConfig) -> None:
