@@ -10,7 +10,7 @@ import re
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set
 
-from lab.node import qmp, update, vm, vmconfig
+from lab.node import firewall, qmp, update, vm, vmconfig
 from lab.node.base import Denied, Die, Node
 from lab.node.command_line import Extras
 from lab.node.properties import format_size
@@ -196,11 +196,15 @@ def config_schema(personality: Personality) -> Properties:
 
 def config(session: Session, parameters: Parameters) -> Result:
     """Firewall text, then the config through the ordinary update with the caller's privileges, then lock migrate."""
-    firewall = parameters.get("firewall-config")
-    if firewall:
+    given = parameters.get("firewall-config")
+    if given:
         path = session.node.path("/etc/pve/firewall/%d.fw" % session.vmid)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(firewall, "utf-8", "surrogateescape")
+        text = firewall.saved(given)
+        if text:
+            path.write_text(text, "utf-8", "surrogateescape")
+        else:
+            path.unlink(missing_ok=True)
         session.firewall = True
     try:
         text = parameters["conf"].encode("latin-1").decode("utf-8", "surrogateescape")
