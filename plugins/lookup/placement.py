@@ -87,6 +87,11 @@ _raw:
     options:
       description: The options C(source) and C(target) of M(crosscluster.migration.migration).
       type: dict
+    arrived:
+      description:
+        - Whether the source cluster has no such VM (any more) and it runs on the target, known by the uuid that was
+          given or else by its name. There is nothing to be moved then; C(source) names no node, C(options) is empty.
+      type: bool
     complete:
       description: Whether the configuration of the VM was known, so that everything could be checked.
       type: bool

@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 
 from .errors import ClustersInvalid, SeveralVms, UuidDiffers, UuidMissing, VmIsTemplate, VmManagedByHa, VmNotFound
 
-__all__ = ["Disk", "Resource", "disks_of", "find_source", "mapped", "nics_of", "refuse_unfit", "resources", "uuid_of"]
+__all__ = [
+    "Disk",
+    "Resource",
+    "candidates",
+    "disks_of",
+    "find_source",
+    "mapped",
+    "nics_of",
+    "only",
+    "refuse_unfit",
+    "resources",
+    "uuid_of",
+]
 
 _DRIVE_KEY = re.compile(r"(?:scsi|virtio|sata|ide|efidisk|tpmstate|unused)[0-9]+")
 _NIC_KEY = re.compile(r"net[0-9]+")
@@ -93,15 +105,29 @@ def find_source(found: Iterable[Resource], cluster: str, vmid: Optional[int], na
             object=asked,
             remedy="A token only sees VMs on which it has VM.Audit.",
         )
+    return only(matching, cluster, str(name), Side.SOURCE)
+
+
+def only(matching: List[Resource], cluster: str, name: str, side: Side) -> Resource:
+    """The one VM that was found.
+
+    Raises:
+        SeveralVms: VM_NAME_AMBIGUOUS.
+    """
     if len(matching) > 1:
         numbers = ", ".join(str(vm.vmid) for vm in sorted(matching, key=lambda vm: vm.vmid))
         raise SeveralVms(
             f"cluster {cluster} has several VMs called {name}: {numbers}",
-            side=Side.SOURCE,
-            object=asked,
+            side=side,
+            object=f"VM {name}",
             remedy="Give vmid instead of name.",
         )
     return matching[0]
+
+
+def candidates(found: Iterable[Resource], numbers: Set[int], name: Optional[str]) -> List[Resource]:
+    """The VMs that may be the one with that name, or with one of the numbers it may have."""
+    return [vm for vm in found if vm.vmid in numbers or (name and vm.name == name)]
 
 
 def refuse_unfit(vm: Resource) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import PrivilegeMissing
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmStatus
 
 from .clusters import Cluster, Clusters, Endpoint, Node, parse_pool
-from .errors import ClustersInvalid, NodeUnknown
-from .locate import Resource, disks_of, find_source, mapped, nics_of, refuse_unfit, resources, uuid_of
+from .errors import ClustersInvalid, NodeUnknown, UuidMissing, VmNotFound
+from .locate import Resource, candidates, disks_of, find_source, mapped, nics_of, only, refuse_unfit, resources, uuid_of
 from .preflight import Wish, check_target, target_vmid
 from .proxmox_api import Api, open_api
 
@@ -53,7 +55,12 @@ def place(
     clusters = Clusters(declared)
     home = clusters.get(source.get("cluster"))
     api = opener(home.cluster_endpoint(), clusters.secret(home.name), Side.SOURCE) if home.has_token else None
-    vm = _source(home, source, found, api)
+    try:
+        vm = _source(home, source, found, api)
+    except VmNotFound as error:
+        if target is None:
+            raise
+        return _arrived(clusters, source, target, error, opener)
     node = home.node(vm.node)
     placed: Dict[str, Any] = {
         "source": {
@@ -67,6 +74,7 @@ def place(
         },
         "options": {"source": {"vmid": vm.vmid}},
         "complete": False,
+        "arrived": False,
     }
     if config is None and api is not None:
         config = api.get("nodes", vm.node, "qemu", str(vm.vmid), "config")
@@ -106,6 +114,60 @@ def _source(home: Cluster, source: Mapping[str, Any], found: Optional[Any], api:
         found = api.get("cluster", "resources", type="vm")
     number = int(vmid) if vmid not in (None, "") else None
     return find_source(resources(found), home.name, number, str(name) if name else None)
+
+
+def _arrived(
+    clusters: Clusters, source: Mapping[str, Any], target: Mapping[str, Any], missing: VmNotFound, opener: Opener
+) -> Dict[str, Any]:
+    """A VM whose kept source copy was removed, as its owner may: all is well if it runs on the target.
+
+    Known by its uuid, or by its name when nobody has told one: there is no configuration left to take it from.
+    """
+    away = clusters.get(target.get("cluster"))
+    node = _target_node(away, target.get("node"))
+    api = opener(away.node_endpoint(node), clusters.secret(away.name), Side.TARGET)
+    present = resources(api.get("cluster", "resources", type="vm"))
+    name, uuid = str(source.get("name") or ""), str(source.get("uuid") or "").lower()
+    numbers = {int(text) for text in (source.get("vmid"), target.get("vmid")) if str(text).isdigit()} if uuid else set()
+    there = [vm for vm in candidates(present, numbers, name) if not uuid or _has_uuid(api, vm, uuid)]
+    if not there:
+        raise missing
+    vm = only(there, away.name, name or uuid, Side.TARGET)
+    status = VmStatus.parse(api.get("nodes", vm.node, "qemu", str(vm.vmid), "status", "current"), 0.0)
+    if not status.runs:
+        missing.remedy = f"Cluster {away.name} has it as VM {vm.vmid}, but it does not run there."
+        raise missing
+    host = away.nodes.get(vm.node)
+    return {
+        "source": {
+            "cluster": source.get("cluster"),
+            "node": None,
+            "inventory_host": None,
+            "vmid": None,
+            "name": vm.name,
+            "status": None,
+            "uuid": uuid or None,
+        },
+        "target": {
+            "cluster": away.name,
+            "node": vm.node,
+            "inventory_host": host.inventory_host if host else None,
+            "target_root": away.target_root,
+            "vmid": vm.vmid,
+            "there": True,
+            "lock": vm.lock,
+        },
+        "options": {},
+        "complete": True,
+        "arrived": True,
+    }
+
+
+def _has_uuid(api: Api, vm: Resource, uuid: str) -> bool:
+    try:
+        return uuid_of(api.get("nodes", vm.node, "qemu", str(vm.vmid), "config"), vm.vmid, None) == uuid
+    except (PrivilegeMissing, UuidMissing):
+        return False
 
 
 def _target(

@@ -332,3 +332,55 @@ def test_fingerprint_of_the_cluster_is_not_taken_for_another_address(look, world
     placed = look(target={"cluster": "beta", "node": "b1"}, declared=declared)
     assert placed["options"]["target"]["api_host"] == "b1.example"
     assert "fingerprint" not in placed["options"]["target"]
+
+
+RUNS = {"status": "running", "qmpstatus": "running", "running-qemu": "9.2.0"}
+
+
+@pytest.fixture
+def gone(world):
+    """The kept source copy was removed; the VM runs on the other cluster under another number."""
+    world["a.example"]["cluster/resources"] = [vm(118, "db01")]
+    world["b.example"]["cluster/resources"] = [vm(20000, "web01", "b1"), vm(300, "db01", "b1")]
+    world["b.example"]["nodes/b1/qemu/20000/config"] = config()
+    world["b.example"]["nodes/b1/qemu/20000/status/current"] = dict(RUNS)
+    return world
+
+
+@pytest.mark.parametrize("source", [{"name": "web01"}, {"name": "web01", "uuid": UUID}, {"vmid": 117, "name": "web01"}])
+def test_vm_that_is_only_on_the_target_has_arrived(look, gone, source):
+    placed = look(source={"cluster": "alpha", **source})
+    assert placed["arrived"] is True
+    assert placed["target"]["vmid"] == 20000
+    assert placed["target"]["inventory_host"] == "beta-b1"
+    assert placed["source"]["inventory_host"] is None
+
+
+def test_vm_that_is_on_the_source_has_not_arrived(look):
+    assert look()["arrived"] is False
+
+
+def test_vm_that_is_only_on_the_target_is_found_by_its_number_and_uuid(look, gone):
+    source = {"cluster": "alpha", "vmid": 117, "uuid": UUID}
+    assert look(source=source, target={"cluster": "beta", "vmid": 20000})["arrived"] is True
+
+
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        ({"vmid": 20000}, RUNS),
+        ({"name": "web01", "uuid": OTHER_UUID}, RUNS),
+        ({"name": "web01"}, {"status": "stopped"}),
+        ({"name": "web01"}, {**RUNS, "qmpstatus": "inmigrate"}),
+        ({"name": "web01"}, {"status": "running"}),
+    ],
+    ids=["a number is no identity", "another uuid", "stopped", "waits", "monitor does not answer"],
+)
+def test_vm_that_does_not_run_on_the_target_either_is_not_found(look, gone, source, status):
+    gone["b.example"]["nodes/b1/qemu/20000/status/current"] = status
+    assert refusal(look, source={"cluster": "alpha", **source}).code == "VM_NOT_FOUND"
+
+
+def test_several_vms_of_that_name_on_the_target_are_not_guessed_at(look, gone):
+    gone["b.example"]["cluster/resources"].append(vm(20001, "web01", "b1"))
+    assert refusal(look).code == "VM_NAME_AMBIGUOUS"
