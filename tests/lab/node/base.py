@@ -54,9 +54,15 @@ class Denied(Die):
 
 
 def may_all(may: Optional[May], path: str, privileges: Sequence[str], any_of: bool = False) -> None:
-    """Raise Denied unless the caller may; None is root@pam on the node itself."""
-    if may is not None and not may(path, list(privileges), any_of):
-        raise Denied(path, privileges, any_of)
+    """Raise Denied unless the caller may; None is root@pam on the node itself.
+
+    Of several privileges that all are needed the first missing one is named.
+    """
+    if may is None:
+        return
+    for wanted in [list(privileges)] if any_of else [[privilege] for privilege in privileges]:
+        if not may(path, wanted, any_of):
+            raise Denied(path, wanted, any_of)
 
 
 def complain(text: str) -> None:
