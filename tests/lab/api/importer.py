@@ -26,7 +26,9 @@ from .schema import split_list
 
 __all__ = ["Importer", "transfer_format"]
 
-READY_SECONDS = 5.0
+READY_SECONDS = 30.0
+"""The real one waits 5 s (mtunnel-protocol 7.3) for a program that starts in a fraction of one; ours may have to share
+two cores with much else. What is waited for comes or does not come."""
 QUERY_SECONDS = 5.0
 COMPLETE = re.compile(r"successfully imported '(.+)'")
 
@@ -101,7 +103,7 @@ class Importer:
         return importer
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + max(READY_SECONDS, scaled(READY_SECONDS))
+        deadline = time.monotonic() + READY_SECONDS
         lines: List[str] = []
         while True:
             line = self._line(deadline - time.monotonic())
