@@ -57,7 +57,8 @@ def _wanted(call: Call, storage: Storage) -> bool:
 
 
 def _fraction(answer: Mapping[str, Any]) -> Dict[str, float]:
-    return {"used_fraction": answer["used"] / answer["total"]} if answer["total"] else {}
+    """Perl prints 15 digits of a fraction."""
+    return {"used_fraction": float("%.15g" % (answer["used"] / answer["total"]))} if answer["total"] else {}
 
 
 def _formats(call: Call, storage: Storage) -> Dict[str, Any]:
