@@ -171,14 +171,15 @@ def open_api(endpoint: Endpoint, secret: Optional[str], side: Side) -> ProxmoxAp
             remedy="Set api_token_secret in crosscluster_clusters, best from a vault.",
         )
     pin = fingerprint.normalise(endpoint.fingerprint) if endpoint.fingerprint else None
-    verify: Any = endpoint.ca_path or endpoint.validate_certs
+    # mtunnel-protocol 1.5: a pin replaces the chain of authorities, here as in the worker (Endpoint.tls_context).
+    verify: Any = False if pin else endpoint.ca_path or endpoint.validate_certs
     api = proxmoxer.ProxmoxAPI(
         _bracketed(endpoint.host),
         port=endpoint.port,
         user=endpoint.user,
         token_name=endpoint.token_id,
         token_value=secret,
-        verify_ssl=verify if not pin or endpoint.ca_path else False,
+        verify_ssl=verify,
         timeout=TIMEOUT,
     )
     if pin:

@@ -112,6 +112,14 @@ def test_certificate_is_accepted_with_its_authority(server, certificate):
     assert api.get("version")["path"] == "/api2/json/version"
 
 
+def test_pin_replaces_the_authority(server, certificate, tmp_path):
+    other = tmp_path / "other.pem"
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=other -keyout"
+    subprocess.run([*words.split(), tmp_path / "key.pem", "-out", other], check=True, capture_output=True)
+    api = open_api(endpoint(server, digest(certificate), other), SECRET, Side.TARGET)
+    assert api.get("version")["path"] == "/api2/json/version"
+
+
 def test_certificate_is_not_looked_at_when_told_so(server):
     api = open_api(endpoint(server, validate_certs=False), SECRET, Side.TARGET)
     assert api.get("version")["path"] == "/api2/json/version"
