@@ -13,6 +13,7 @@ import http.client
 import io
 import json
 import select
+import ssl
 import time
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from urllib.parse import quote, urlencode
@@ -26,6 +27,7 @@ from .errors import (
     ApiOutcomeUnknown,
     ApiRefused,
     ApiUnreachable,
+    EndpointInvalid,
     ParameterRefused,
     PrivilegeMissing,
     TokenRefused,
@@ -50,14 +52,15 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
-        self._authorization = endpoint.authorization(secret)
+        self._secret = secret
         self._timeout = timeout
         self._clock = clock
-        self._context = endpoint.tls_context()
+        self._context: Optional[ssl.SSLContext] = None
 
     def renew(self, secret: str) -> None:
         """Another secret of the same token from the next request on."""
-        self._authorization = self.endpoint.authorization(secret)
+        self.endpoint.authorization(secret)  # refuses what is none
+        self._secret = secret
 
     def get(self, *segments: str, **params: Any) -> Any:
         """GET; the ``data`` of the answer."""
@@ -101,7 +104,9 @@ class Session:
         path = _PREFIX + "".join("/" + quote(segment, safe="") for segment in segments)
         name = f"{method} {path}"
         deadline = self._clock() + (self._timeout if timeout is None else timeout)
-        status, reason, body = self._exchange(self._encode(method, path, params), name, deadline)
+        authorization, context = self._means()
+        request = self._encode(method, path, params, authorization)
+        status, reason, body = self._exchange(request, context, name, deadline)
         if not 200 <= status < 300:
             raise _refusal(status, reason, body, name, self.endpoint)
         try:
@@ -113,7 +118,24 @@ class Session:
             # pylint cannot see through the relative import that the class is an exception.
             raise _unknown(name, error.message, self.endpoint) from error  # pylint: disable=bad-exception-cause
 
-    def _encode(self, method: str, path: str, params: Mapping[str, Any]) -> bytes:
+    def _means(self) -> Tuple[str, ssl.SSLContext]:
+        """What a request needs, looked for only now: without it the target is out of reach, but the source is not.
+
+        After a reboot of the node the secret is gone, and a CA file may be removed at any time; a worker that brings
+        the source back must start all the same (safety, I3).
+        """
+        try:
+            authorization = self.endpoint.authorization(self._secret)
+            self._context = self._context or self.endpoint.tls_context()
+        except EndpointInvalid as error:
+            raise ApiUnreachable(
+                f"{self.endpoint.name} cannot be asked: {error.message}",
+                object=error.object,
+                remedy=error.remedy or "Run the play again: it brings the token's secret.",
+            ) from error
+        return authorization, self._context
+
+    def _encode(self, method: str, path: str, params: Mapping[str, Any], authorization: str) -> bytes:
         form = urlencode([(key, _text(value)) for key, value in params.items() if value is not None])
         in_body = method in ("POST", "PUT")
         target = path if in_body or not form else f"{path}?{form}"
@@ -121,7 +143,7 @@ class Session:
         lines = [
             f"{method} {target} HTTP/1.1",
             f"Host: {host}:{self.endpoint.port}",
-            f"Authorization: {self._authorization}",
+            f"Authorization: {authorization}",
             "Accept: application/json",
             "Connection: close",
         ]
@@ -129,13 +151,13 @@ class Session:
             lines += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(form)}"]
         return ("\r\n".join(lines) + "\r\n\r\n" + (form if in_body else "")).encode("ascii")
 
-    def _exchange(self, request: bytes, name: str, deadline: float) -> Tuple[int, str, bytes]:
+    def _exchange(self, request: bytes, context: ssl.SSLContext, name: str, deadline: float) -> Tuple[int, str, bytes]:
         endpoint = self.endpoint
         try:
             stream = TlsStream.open(
                 endpoint.host,
                 endpoint.port,
-                self._context,
+                context,
                 endpoint.check_certificate,
                 deadline,
                 self._clock,

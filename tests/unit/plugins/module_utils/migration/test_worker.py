@@ -16,11 +16,11 @@ from unit.fakes.migration_world import UUID
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import places, worker
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import (
-    MigrationError,
     SpecDiffers,
     TooLate,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import ApiUnreachable
 
 ID = "a" * 32
 SECRET = "canary-secret"
@@ -78,11 +78,19 @@ def test_start_keeps_the_secret_in_a_private_file_and_nowhere_else(started):
         assert SECRET.encode() not in journal.read()
 
 
-def test_worker_without_its_secrets_says_so(started):
-    os.unlink(places.secrets_path(ID))
-    with pytest.raises(MigrationError) as caught:
-        worker.Worker(ID)
-    assert SECRET not in str(caught.value)
+def test_worker_without_its_secrets_starts_and_finds_the_target_unreachable(started):
+    os.unlink(places.secrets_path(ID))  # after a reboot of the node /run is empty
+    alone = worker.Worker(ID, recovering=True)
+    with pytest.raises(ApiUnreachable):
+        alone.context.world.target.task_status("UPID:b1:1:1:1:qmtunnel:100:mig@pve!t:")
+
+
+def test_worker_s_unit_sees_a_ca_file_in_a_home(monkeypatch):
+    commands = []
+    monkeypatch.setattr(worker.os.path, "isdir", lambda _path: True)
+    monkeypatch.setattr(worker.subprocess, "run", lambda words, **_more: commands.append(words))
+    worker._detach(ID, "run")
+    assert "--property=ProtectHome=read-only" in commands[0]
 
 
 def test_advance_with_another_spec_is_refused_with_the_difference(running):

@@ -17,6 +17,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.err
     ApiOutcomeUnknown,
     ApiRefused,
     ApiUnreachable,
+    EndpointInvalid,
     FingerprintMismatch,
     ParameterRefused,
     PrivilegeMissing,
@@ -25,6 +26,21 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.err
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.session import Session
 
 SECRET = "12345678-canary"
+
+
+@pytest.mark.parametrize(("secret", "ca_path"), [("", None), (SECRET, "/nonexistent/ca.pem")], ids=["secret", "ca"])
+def test_without_its_means_the_target_is_unreachable_and_nothing_else_fails(secret, ca_path):
+    session = Session(Endpoint("127.0.0.1", 1, "b1", "mig@pve", "t1", ca_path=ca_path), secret)
+    with pytest.raises(ApiUnreachable) as caught:
+        session.get("version")
+    assert caught.value.code == "API_UNREACHABLE"
+    assert caught.value.remedy
+
+
+def test_a_secret_that_is_none_is_not_taken():
+    session = Session(Endpoint("127.0.0.1", 1, "b1", "mig@pve", "t1"), SECRET)
+    with pytest.raises(EndpointInvalid):
+        session.renew("a b")
 
 
 @pytest.fixture(scope="module")
