@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ..proxmox.endpoint import is_token_id, is_user, plain_host
 from .errors import SpecInvalid
 
 __all__ = ["DiskPlace", "Limits", "NicPlace", "Spec", "difference", "parse_duration", "parse_rate"]
@@ -200,11 +201,12 @@ class Target:
                 raise SpecInvalid(f"target.{key}", raw.get(key), "a non-empty text")
         if not _NAME.fullmatch(raw["node"]):
             raise SpecInvalid("target.node", raw["node"], "the name of a node")
-        if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", raw["api_host"], re.ASCII):
+        host = plain_host(raw["api_host"])
+        if not host:
             raise SpecInvalid("target.api_host", raw["api_host"], "a host name or an address")
-        if not re.fullmatch(r"[^\s:/!@=]{1,60}@[A-Za-z][A-Za-z0-9._-]+", raw["api_user"], re.ASCII):
+        if not is_user(raw["api_user"]):
             raise SpecInvalid("target.api_user", raw["api_user"], "user@realm")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]+", raw["api_token_id"], re.ASCII):
+        if not is_token_id(raw["api_token_id"]):
             raise SpecInvalid("target.api_token_id", raw["api_token_id"], "the token's name without user and '!'")
         port = 8006 if raw.get("api_port") is None else raw["api_port"]
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
@@ -214,7 +216,7 @@ class Target:
         if vmid == "pool" and pool is None:
             raise SpecInvalid("target.vmid_pool", None, "a range such as 20000-20999 when target.vmid is pool")
         return cls(
-            raw["api_host"],
+            host,
             port,
             raw["node"],
             vmid if vmid in ("same", "pool") else str(_vmid("target.vmid", vmid)),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from dataclasses import dataclass
@@ -14,15 +15,39 @@ from urllib.parse import quote
 from . import fingerprint as fingerprints
 from .errors import EndpointInvalid, FingerprintMismatch
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "is_token_id", "is_user", "plain_host"]
 
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:%-]*[A-Za-z0-9])?", re.ASCII)
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_USER = re.compile(r"[^\s:/!@\x00-\x1f\x7f-\uffff]+@[A-Za-z][A-Za-z0-9._-]+")
+# pve-access-control, Auth/Plugin.pm: a user may hold an "@" (the last one ends it); "!" and "=" would end it in the
+# header of a token (mtunnel-protocol 1.1).
+_USER = re.compile(r"(?:(?![:/!=])[\x21-\x7e])+@[A-Za-z][A-Za-z0-9._-]+", re.ASCII)
 _TOKEN_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]+", re.ASCII)
 _SECRET = re.compile(r"[\x21-\x7e]{1,512}")
 # ssl.OP_IGNORE_UNEXPECTED_EOF has a name only since Python 3.10; OpenSSL 3 defines the bit.
 _IGNORE_UNEXPECTED_EOF = 1 << 7
+
+
+def plain_host(text: str) -> str:
+    """A host name or an address without brackets; empty when it is none."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" not in bare:
+        return text if _HOST_NAME.fullmatch(text) else ""
+    try:
+        ipaddress.IPv6Address(bare)
+    except ValueError:
+        return ""
+    return bare
+
+
+def is_user(text: str) -> bool:
+    """Whether it is ``name@realm``."""
+    return len(text) <= 64 and bool(_USER.fullmatch(text))
+
+
+def is_token_id(text: str) -> bool:
+    """Whether it is the name of a token, without its user."""
+    return bool(_TOKEN_ID.fullmatch(text))
 
 
 @dataclass(frozen=True)
@@ -50,11 +75,13 @@ class Endpoint:
     validate_certs: bool = True
 
     def __post_init__(self) -> None:
-        _check(bool(_HOST.fullmatch(self.host)), "api_host", "a host name or an address")
+        host = plain_host(self.host)
+        _check(bool(host), "api_host", "a host name or an address")
+        object.__setattr__(self, "host", host)
         _check(isinstance(self.port, int) and 0 < self.port < 65536, "api_port", "a TCP port, 1 to 65535")
         _check(bool(_NODE.fullmatch(self.node)), "node", "the name of a Proxmox VE node")
-        _check(bool(_USER.fullmatch(self.user)), "api_user", "name@realm")
-        _check(bool(_TOKEN_ID.fullmatch(self.token_id)), "api_token_id", "the name of the token without the user")
+        _check(is_user(self.user), "api_user", "name@realm")
+        _check(is_token_id(self.token_id), "api_token_id", "the name of the token without the user")
         if self.fingerprint is not None:
             object.__setattr__(self, "fingerprint", fingerprints.normalise(self.fingerprint))
 

@@ -118,3 +118,17 @@ def test_spec_survives_the_journal():
     )
     assert Spec.restore(spec.to_dict()) == spec
     assert Limits.restore(spec.limits.to_dict()) == spec.limits
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stored"),
+    [
+        ("api_host", "::1", "::1"),
+        ("api_host", "[2001:db8::2]", "2001:db8::2"),
+        ("api_user", "joe@example.com@keycloak", "joe@example.com@keycloak"),
+    ],
+)
+def test_target_takes_what_its_endpoint_takes(key, value, stored):
+    spec = Spec.from_options({**OPTIONS, "target": {**OPTIONS["target"], key: value}})
+    assert getattr(spec.target, key) == stored
+    assert Spec.restore(spec.to_dict()) == spec

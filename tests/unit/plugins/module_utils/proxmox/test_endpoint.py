@@ -44,6 +44,7 @@ def test_authorization_refuses_secret_without_showing_it(secret):
     "changes",
     [{"host": ""}, {"host": "a b"}, {"host": "a/b"}, {"host": "-"}, {"port": 0}, {"port": 65536}, {"port": "8006"},
      {"node": "a_b"}, {"node": "../x"}, {"node": ""}, {"user": "root"}, {"user": "a b@pam"}, {"user": "a@pam!t"},
+     {"host": "[b1]"}, {"host": "[::1"}, {"host": "a:b"}, {"user": "a=b@pam"}, {"user": "ü@pam"}, {"user": "x@"},
      {"token_id": "user@pam!t"}, {"token_id": ""}, {"fingerprint": "AA"}, {"node": "b1\n"}],
     ids=str,
 )  # fmt: skip
@@ -55,6 +56,16 @@ def test_endpoint_refuses(changes):
 @pytest.mark.parametrize("host", ["192.0.2.2", "2001:db8::2", "b1", "b1.example"])
 def test_endpoint_takes_host(host):
     assert endpoint(host=host).server_hostname == host
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "[2001:db8::2]", "fe80::1%eth0"])
+def test_address_is_taken_with_and_without_brackets(host):
+    assert endpoint(host=host).host == host.strip("[]")
+
+
+@pytest.mark.parametrize("user", ["joe@example.com@keycloak", "a+b@pve", "j.d'oe@ad-1"])
+def test_user_ends_at_the_last_at_sign(user):
+    assert endpoint(user=user).token_name == f"{user}!t1"
 
 
 def test_pinned_endpoint_checks_the_fingerprint_only():
