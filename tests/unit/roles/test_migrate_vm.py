@@ -71,3 +71,10 @@ def test_example_declares_only_what_the_collection_knows():
     moves = everything["children"]["moves"]
     for values in [moves["vars"], *moves["hosts"].values()]:
         assert set(values) <= set(SPECS)
+
+
+def test_steps_take_every_option_that_the_role_takes():
+    play = load(ROOT / "playbooks" / "migrate_by_steps.yml")[1]
+    given = set(play["module_defaults"]["group/crosscluster.migration.migration"])
+    given |= set(play["tasks"][-1]["crosscluster.migration.migration"])
+    assert {name.removeprefix(PREFIX) for name in SPECS} - given == {"state"}
