@@ -190,10 +190,21 @@ class NodeFiles:
         """Storages of the cluster."""
         return parse_storages(self._text("etc/pve/storage.cfg"))
 
+    def volume_inactive(self, volid: str) -> bool:
+        """Whether a volume of LVM has no device node, as those of a stopped VM: nothing can read it then."""
+        name, _colon, volume = volid.partition(":")
+        storage = self.storages().get(name)
+        if storage is None or storage.type not in ("lvm", "lvmthin"):
+            return False
+        return not os.path.lexists(self._path(f"dev/{storage.properties.get('vgname', '')}/{volume}"))
+
     def firewall(self, vmid: int) -> Optional[str]:
-        """Text of the VM's firewall file; None without one."""
+        """Text of the VM's firewall file, a character per byte as the real source sends it; None without one.
+
+        Not surrogates: JSON decoders refuse a lone one, and the target would refuse the whole command `config`.
+        """
         data = self._read(f"etc/pve/firewall/{vmid}.fw")
-        return None if data is None else data.decode("utf-8", "surrogateescape")
+        return None if data is None else data.decode("latin-1")
 
     def node_name(self) -> str:
         """Name of this node, by the link ``/etc/pve/local``."""

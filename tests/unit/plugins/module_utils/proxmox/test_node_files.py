@@ -118,6 +118,24 @@ def test_firewall_file_as_it_is(node):
     assert NodeFiles(str(node)).firewall(100) == "[OPTIONS]\nenable: 0\n"
 
 
+def test_volume_of_lvm_without_its_device_is_inactive(node):
+    write(node, "etc/pve/storage.cfg", "lvmthin: thin\n\tvgname pve\n\tthinpool data\n\ndir: local\n\tpath /x\n")
+    files = NodeFiles(str(node))
+    assert files.volume_inactive("thin:vm-100-disk-0")
+    write(node, "dev/pve/vm-100-disk-0", "")
+    assert not files.volume_inactive("thin:vm-100-disk-0")
+    assert not files.volume_inactive("local:100/vm-100-disk-0.raw")
+
+
+def test_firewall_file_has_a_character_per_byte(node):
+    path = node / "etc/pve/firewall/100.fw"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"# b\xfcro \xc3\xbc\n")
+    text = NodeFiles(str(node)).firewall(100)
+    assert text == "# b\u00fcro \u00c3\u00bc\n"
+    text.encode("utf-8")  # no lone surrogate
+
+
 @pytest.mark.parametrize(
     "line",
     ["scsi1: local:100/vm-100-disk-0.raw,size=1G", "scsi1: file=local:100/vm-100-disk-0.raw",
