@@ -174,10 +174,12 @@ def _machine(qmp: Qmp) -> str:
 
 def _memory(qmp: Qmp) -> int:
     summary = qmp.run("query-memory-size-summary")
-    base = summary.get("base-memory") if isinstance(summary, dict) else None
-    return base if isinstance(base, int) else 512 << 20
+    summary = summary if isinstance(summary, dict) else {}
+    base, plugged = summary.get("base-memory"), summary.get("plugged-memory")
+    return (base if isinstance(base, int) else 512 << 20) + (plugged if isinstance(plugged, int) else 0)
 
 
+    """Bytes of RAM, with what was plugged in while the guest ran."""
 def _host_mtus(qmp: Qmp, nics: Mapping[str, Nic]) -> Dict[str, int]:
     """Host MTU of the virtio NICs; the target must be started with the same (mtunnel-protocol 5.2)."""
     found: Dict[str, int] = {}

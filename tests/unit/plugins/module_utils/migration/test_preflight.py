@@ -29,6 +29,12 @@ def test_plan_of_a_running_vm():
     assert plan.imported == []
 
 
+def test_memory_that_was_plugged_in_counts():
+    cluster = Cluster()
+    cluster.qemu.query_memory_size_summary = lambda _a: {"base-memory": 1 << 30, "plugged-memory": 3 << 30}
+    assert look(cluster).memory == 4 << 30
+
+
 def test_machine_carries_the_revision_that_proxmox_tells():
     cluster = Cluster()
     cluster.qemu.query_machines = lambda _a: [{"name": "pc-q35-9.2", "is-current": True, "pve-version": "pve1"}]
