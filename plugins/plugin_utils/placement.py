@@ -194,6 +194,9 @@ def _target(
         nics=tuple(nics_of(parts.config)),
         storage_of=mapped(parts.disks, "storage"),
         bridge_of=mapped(parts.nics, "bridge"),
+        # A place of its own that names no VLAN leaves the NIC in the one it is in, whatever the default says.
+        tag_of={key: place.get("tag") if isinstance(place, Mapping) else None for key, place in parts.nics.items()},
+        config=parts.config,
     )
     present = resources(api.get("cluster", "resources", type="vm"))
     vmid, there = target_vmid(api, wish, present)

@@ -9,7 +9,7 @@ in. The worker asks again on its own, right before it acts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
@@ -34,21 +34,15 @@ from .errors import (
 )
 from .locate import Disk, Resource
 from .proxmox_api import Api
+from .rights import needs_startup_right, vlans_of, vm_rights
 
 __all__ = ["Wish", "check_target", "target_vmid"]
 
 OLDEST = (7, 3)  # mtunnel-protocol 10.1
 _UUID = re.compile(r"(?:^|,)uuid=([0-9A-Fa-f-]{36})(?:,|$)")
 _BRIDGE_TYPES = frozenset({"bridge", "OVSBridge"})
-# pve-cli 7: the least a token needs for one VM; VM.Audit is not implied by VM.Allocate.
-_VM_PRIVILEGES = (
-    "VM.Allocate",
-    "VM.Audit",
-    "VM.Config.CPU",
-    "VM.Config.HWType",
-    "VM.Config.Memory",
-    "VM.Config.Options",
-)
+# pve-cli 7: what a token needs for any VM; VM.Audit is not implied by VM.Allocate.
+_VM_PRIVILEGES = ("VM.Allocate", "VM.Audit")
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,8 @@ class Wish:
     nics: Tuple[str, ...]
     storage_of: Mapping[str, str]
     bridge_of: Mapping[str, str]
+    tag_of: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def storages(self) -> Dict[str, int]:
         """Bytes that each storage has to have room for at once.
@@ -84,13 +80,13 @@ class Wish:
             needed[storage] = needed.get(storage, 0) + (disk.size if disk.imported else 0)
         return needed
 
-    def bridges(self) -> Set[str]:
-        """The bridges that are needed.
+    def bridges(self) -> Dict[str, List[str]]:
+        """The NICs on each bridge that is needed.
 
         Raises:
             NicUnmapped: BRIDGE_UNMAPPED.
         """
-        needed = set()
+        needed: Dict[str, List[str]] = {}
         for nic in self.nics:
             bridge = self.bridge_of.get(nic) or self.bridge_of.get("default")
             if not bridge:
@@ -100,7 +96,7 @@ class Wish:
                     object=f"nics.{nic}",
                     remedy=f"Name one in nics, as {nic} or as default.",
                 )
-            needed.add(bridge)
+            needed.setdefault(bridge, []).append(nic)
         return needed
 
 
@@ -166,9 +162,9 @@ def check_target(api: Api, wish: Wish, vmid: int) -> None:
     _check_version(api)
     _check_node(api, wish.node)
     storages, bridges = wish.storages(), wish.bridges()
-    _check_rights(api, wish, vmid, storages, bridges)
+    _check_rights(api, wish, vmid, storages)
     _check_storages(api, wish.node, storages)
-    _check_bridges(api, wish.node, bridges)
+    _check_bridges(api, wish, bridges)
 
 
 def _check_version(api: Api) -> None:
@@ -204,23 +200,26 @@ def _held(api: Api, path: str) -> Mapping[str, Any]:
     return (api.get("access", "permissions", path=path) or {}).get(path) or {}
 
 
-def _check_rights(api: Api, wish: Wish, vmid: int, storages: Mapping[str, int], bridges: Set[str]) -> None:
-    wanted: Dict[str, List[str]] = {"/": ["Sys.Incoming"], f"/vms/{vmid}": list(_VM_PRIVILEGES)}
-    if wish.disks:
-        wanted[f"/vms/{vmid}"].append("VM.Config.Disk")
-    if wish.nics:
-        wanted[f"/vms/{vmid}"].append("VM.Config.Network")
+def _check_rights(api: Api, wish: Wish, vmid: int, storages: Mapping[str, int]) -> None:
+    wanted: Dict[str, Set[Tuple[str, ...]]] = {"/": {("Sys.Incoming",)}}
+    if needs_startup_right(wish.config):
+        wanted["/"].add(("Sys.Modify",))
+    wanted[f"/vms/{vmid}"] = {(privilege,) for privilege in _VM_PRIVILEGES} | vm_rights(wish.config)
     for storage in sorted(storages):
-        wanted[f"/storage/{storage}"] = ["Datastore.AllocateSpace"]
-    for path, privileges in wanted.items():
+        wanted[f"/storage/{storage}"] = {("Datastore.AllocateSpace",)}
+    for path, choices in wanted.items():
         held = _held(api, path)
-        missing = [privilege for privilege in privileges if privilege not in held]
+        missing = sorted(" or ".join(choice) for choice in choices if not set(choice) & set(held))
         if missing:
-            raise PrivilegeMissing(
-                f"the token lacks {', '.join(missing)} on {path}",
-                object=path,
-                remedy="Grant it to the token, and to its user if the token has separate privileges.",
-            )
+            raise _missing(", ".join(missing), path)
+
+
+def _missing(privileges: str, path: str) -> PrivilegeMissing:
+    return PrivilegeMissing(
+        f"the token lacks {privileges} on {path}",
+        object=path,
+        remedy="Grant it to the token, and to its user if the token has separate privileges.",
+    )
 
 
 def _check_storages(api: Api, node: str, needed: Mapping[str, int]) -> None:
@@ -256,9 +255,10 @@ def _storage_problem(entry: Optional[Mapping[str, Any]]) -> str:
     return "" if "images" in content else "does not take disks of VMs (content images)"
 
 
-def _check_bridges(api: Api, node: str, needed: Set[str]) -> None:
+def _check_bridges(api: Api, wish: Wish, needed: Mapping[str, List[str]]) -> None:
     if not needed:
         return
+    node = wish.node
     try:
         listed = api.get("nodes", node, "network", type="any_bridge")
     except ApiRefused:  # an older API does not know the type; its list has every interface
@@ -266,7 +266,7 @@ def _check_bridges(api: Api, node: str, needed: Set[str]) -> None:
     there = {
         str(entry.get("iface")): str(entry.get("type") or "bridge") for entry in listed or [] if entry.get("iface")
     }
-    for bridge in sorted(needed):
+    for bridge, nics in sorted(needed.items()):
         if bridge not in there or there[bridge] not in _BRIDGE_TYPES | {"vnet"}:
             raise BridgeUnknown(
                 f"node {node} has no bridge {bridge}",
@@ -274,16 +274,20 @@ def _check_bridges(api: Api, node: str, needed: Set[str]) -> None:
                 object=f"bridge {bridge}",
                 remedy=f"It has: {', '.join(sorted(there)) or 'none that this token sees'}.",
             )
-        _check_bridge_right(api, bridge, there[bridge])
+        if there[bridge] in _BRIDGE_TYPES:  # of a network of another zone the target says so if the right is missing
+            for nic in nics:
+                _check_bridge_right(api, f"/sdn/zones/localnetwork/{bridge}", wish, nic)
 
 
-def _check_bridge_right(api: Api, bridge: str, kind: str) -> None:
-    if kind not in _BRIDGE_TYPES:  # a network of another zone; the target says so if the right is missing
-        return
-    path = f"/sdn/zones/localnetwork/{bridge}"
-    if "SDN.Use" not in _held(api, path):
-        raise PrivilegeMissing(
-            f"the token lacks SDN.Use on {path}",
-            object=path,
-            remedy="Grant it to the token, and to its user if the token has separate privileges.",
-        )
+def _check_bridge_right(api: Api, bridge: str, wish: Wish, nic: str) -> None:
+    """mtunnel-protocol 2.6: with a VLAN or a trunk the right on each of them counts, else that on the bridge."""
+    tags, trunk = vlans_of(wish.config.get(nic, ""), wish.tag_of.get(nic, wish.tag_of.get("default")))
+    if not tags and not trunk:
+        paths = [bridge]
+    else:
+        if trunk and _held(api, bridge).get("SDN.Use"):  # it propagates: a trunk may have thousands of VLANs
+            trunk = set()
+        paths = [f"{bridge}/{vlan}" for vlan in sorted(tags | trunk)]
+    for path in paths:
+        if "SDN.Use" not in _held(api, path):
+            raise _missing("SDN.Use", path)

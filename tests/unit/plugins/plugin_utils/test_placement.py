@@ -13,7 +13,8 @@ from ansible_collections.crosscluster.migration.plugins.plugin_utils.placement i
 UUID = "6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11"
 OTHER_UUID = "11111111-2222-4333-8444-555555555555"
 SECRET = "11111111-aaaa-bbbb-cccc-000000000000"
-MANY = "VM.Allocate VM.Audit VM.Config.CPU VM.Config.HWType VM.Config.Memory VM.Config.Options VM.Config.Disk"
+# What the configuration below asks for and nothing else.
+MANY = "VM.Allocate VM.Audit VM.Config.CDROM VM.Config.HWType VM.Config.Memory VM.Config.Options VM.Config.Disk"
 GRANTED = {
     "/": ["Sys.Incoming"],
     "/vms/117": [*MANY.split(), "VM.Config.Network"],
@@ -237,6 +238,13 @@ STORAGE = {"storage": "fast", "content": "images", "enabled": 1, "active": 1, "a
         ("BRIDGE_UNKNOWN", put("b.example", "nodes/b1/network", [{"iface": "vmbr0", "type": "eth"}])),
         ("PRIVILEGE_MISSING", take_away("/", "Sys.Incoming")),
         ("PRIVILEGE_MISSING", take_away("/vms/117", "VM.Audit")),
+        ("PRIVILEGE_MISSING", take_away("/vms/117", "VM.Config.CDROM")),
+        ("PRIVILEGE_MISSING", put("a.example", "nodes/a2/qemu/117/config", config(cores=2))),
+        ("PRIVILEGE_MISSING", put("a.example", "nodes/a2/qemu/117/config", config(startup="order=1"))),
+        (
+            "PRIVILEGE_MISSING",
+            put("a.example", "nodes/a2/qemu/117/config", config(ide0="local:vm-117-cloudinit,media=cdrom")),
+        ),
         ("PRIVILEGE_MISSING", take_away("/storage/slow", "Datastore.AllocateSpace")),
         ("PRIVILEGE_MISSING", take_away("/sdn/zones/localnetwork/vmbr0", "SDN.Use")),
     ],
@@ -247,6 +255,34 @@ def test_what_is_missing_is_named(look, world, code, change):
     assert error.code == code
     assert error.message
     assert error.object
+
+
+NIC = "virtio=BC:24:11:00:00:01,bridge=vmbr3"
+BRIDGE = "/sdn/zones/localnetwork/vmbr0"
+
+
+@pytest.mark.parametrize(
+    ("nic", "place", "granted", "lacking"),
+    [
+        (f"{NIC},tag=100", "vmbr0", ["/100"], None),
+        (f"{NIC},tag=100", "vmbr0", [""], "/100"),
+        (f"{NIC},tag=100", {"bridge": "vmbr0", "tag": 7}, ["/7"], None),
+        (f"{NIC},tag=100", {"bridge": "vmbr0", "tag": 7}, ["/100"], "/7"),
+        (f"{NIC},trunks=5;10-11", "vmbr0", ["/5", "/10", "/11"], None),
+        (f"{NIC},trunks=5;10-11", "vmbr0", ["/5", "/11"], "/10"),
+        (f"{NIC},tag=4,trunks=5", "vmbr0", ["/5"], "/4"),
+        (NIC, "vmbr0", ["/100"], ""),
+    ],
+)
+def test_right_on_the_vlan_counts_where_there_is_one(look, world, nic, place, granted, lacking):
+    world["a.example"]["nodes/a2/qemu/117/config"] = config(net0=nic)
+    rights = world["b.example"]["permissions"]
+    del rights[BRIDGE]
+    rights.update({BRIDGE + path: ["SDN.Use"] for path in granted})
+    if lacking is None:
+        look(nics={"default": place})
+    else:
+        assert refusal(look, nics={"default": place}).object == BRIDGE + lacking
 
 
 @pytest.mark.parametrize(
