@@ -27,6 +27,8 @@ __all__ = ["check_target", "look", "raise_refusals"]
 
 # Storage types that keep images as files, and so in more than one format (mtunnel-protocol 7.3).
 _FILE_STORAGES = frozenset({"dir", "nfs", "cifs", "cephfs", "glusterfs", "btrfs"})
+# mtunnel-protocol 7.3: only these take a `raw+size` stream; zfspool takes its own `zfs` streams and no other.
+_IMPORT_STORAGES = _FILE_STORAGES | {"lvm", "lvmthin", "rbd"}
 _MACHINE = re.compile(r"pc-(q35|i440fx)-([0-9]{1,3})\.([0-9]{1,3})(?:\+pve[0-9]+)?", re.ASCII)
 _MOVABLE = {RunState.RUNNING: "running", RunState.PAUSED: "paused"}
 
@@ -129,7 +131,10 @@ def _facts(
         ha_state=source.ha_state(),
         replicated=source.is_replicated(),
         references=source.references(volids),
-        volumes={volid: VolumeFacts(entry.get("format", "raw")) for volid, entry in stored.items()},
+        volumes={
+            volid: VolumeFacts(entry.get("format", "raw"), inactive=bool(entry.get("inactive")))
+            for volid, entry in stored.items()
+        },
         storage_types=source.storage_types(),
     )
 
@@ -173,13 +178,13 @@ def _machine(qmp: Qmp) -> str:
 
 
 def _memory(qmp: Qmp) -> int:
+    """Bytes of RAM, with what was plugged in while the guest ran."""
     summary = qmp.run("query-memory-size-summary")
     summary = summary if isinstance(summary, dict) else {}
     base, plugged = summary.get("base-memory"), summary.get("plugged-memory")
     return (base if isinstance(base, int) else 512 << 20) + (plugged if isinstance(plugged, int) else 0)
 
 
-    """Bytes of RAM, with what was plugged in while the guest ran."""
 def _host_mtus(qmp: Qmp, nics: Mapping[str, Nic]) -> Dict[str, int]:
     """Host MTU of the virtio NICs; the target must be started with the same (mtunnel-protocol 5.2)."""
     found: Dict[str, int] = {}
@@ -212,6 +217,13 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
             )
     for volume in plan.volumes:
         kind = available[volume.storage].type
+        if volume.mode is Mode.IMPORT and kind and kind not in _IMPORT_STORAGES:
+            raise _refuse_target(
+                "IMPORT_UNSUPPORTED",
+                f"storage {volume.storage}",
+                f"storage {volume.storage} ({kind}) cannot take {volume.key}, which travels as an image stream",
+                f"Give disks.{volume.key} a storage that is a directory, LVM or Ceph RBD",
+            )
         if volume.format != "raw" and kind and kind not in _FILE_STORAGES:
             _check_format(spec, volume, kind)
     _check_machine(spec, plan, target)

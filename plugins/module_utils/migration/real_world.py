@@ -159,11 +159,12 @@ class SourceNode:
         return self._files.firewall(self._vmid)
 
     def volume_list(self, storages: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Size and format of the VM's volumes on ``storages``."""
+        """Size and format of the VM's volumes on ``storages``, and which of them cannot be read as they are."""
         found: Dict[str, Mapping[str, Any]] = {}
         for storage in storages:
             for entry in self._cli.volumes(storage, self._vmid):
-                found[entry.volid] = {"size": entry.size, "format": entry.format}
+                inactive = self._files.volume_inactive(entry.volid)
+                found[entry.volid] = {"size": entry.size, "format": entry.format, "inactive": inactive}
         return found
 
     def qemu_alive(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional,
 from ..errors import Side
 from ..proxmox.errors import ConfigInvalid
 from ..proxmox.vm_config import Drive, Nic, VmConfig, parse_properties, split_key
-from .mapping import Mode, place_of, volumes
+from .mapping import Mode, Volume, place_of, volumes
 from .spec import DiskPlace, NicPlace
 
 __all__ = ["Refusal", "SourceFacts", "VolumeFacts", "refusals"]
@@ -35,10 +35,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class VolumeFacts:
-    """What the storage says about a volume: image format, and the volume it is based on (empty without one)."""
+    """What the storage says about a volume.
+
+    Attributes:
+        format: Image format.
+        parent: The volume it is based on, empty without one.
+        inactive: It is on LVM and has no device node.
+    """
 
     format: str = "raw"
     parent: str = ""
+    inactive: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ _DRIVE_OPTIONS = _words("""
     product queues replicate rerror serial size ssd vendor version werror wwn""")
 _NIC_OPTIONS = _words("firewall link_down mtu queues rate tag trunks")
 _VGA_TYPES = _words("cirrus none serial0 serial1 serial2 serial3 std virtio vmware")
+_FILE_STORAGES = _words("btrfs cephfs cifs dir glusterfs nfs")
+_RAW_STORAGES = _words("lvm lvmthin rbd")
 _ASCII_FREE = ("description",)
 
 
@@ -362,11 +371,28 @@ def _formats(config: VmConfig, facts: SourceFacts) -> Iterator[Refusal]:
                 f"'{volume.key}' is copied as it is, {volume.source_format}, and cannot become {place.format}",
                 "Leave its format out.", Side.CONTROLLER,
             )  # fmt: skip
-        if volume.mode is Mode.IMPORT and facts.storage_types.get(volume.drive.storage) == "zfspool":
+        if volume.mode is Mode.IMPORT and facts.volumes.get(volume.volid, VolumeFacts()).inactive:
+            yield from _inactive(volume)
+        kind = facts.storage_types.get(volume.drive.storage, "")
+        if volume.mode is Mode.IMPORT and not _exportable(kind, volume.source_format):
             yield _refusal(
-                "EXPORT_UNSUPPORTED", volume.key, f"{volume.volid} on ZFS cannot be exported as an image stream",
+                "EXPORT_UNSUPPORTED", volume.key,
+                f"{volume.volid} ({volume.source_format} on {kind}) cannot be exported as an image stream",
                 "Move the disk to a directory or LVM storage, or move the VM while it runs.",
             )  # fmt: skip
+
+
+def _inactive(volume: Volume) -> Iterator[Refusal]:
+    # `pvesm export` activates nothing, only the API's own export does: it would fail behind lock and reservation.
+    yield _refusal(
+        "VOLUME_INACTIVE", volume.key, f"{volume.volid} is on LVM and not active, so it cannot be read",
+        f"Activate it until the VM has moved: 'lvchange -ay -K GROUP/{volume.volid.partition(':')[2]}'.",
+    )  # fmt: skip
+
+
+def _exportable(kind: str, image_format: str) -> bool:
+    """mtunnel-protocol 7.3: images in files, and raw ones on LVM and RBD; a qcow2 on LVM is a chain of snapshots."""
+    return not kind or kind in _FILE_STORAGES or (kind in _RAW_STORAGES and image_format == "raw")
 
 
 def _network(config: VmConfig, _facts: SourceFacts) -> Iterator[Refusal]:

@@ -133,3 +133,25 @@ def test_looking_changes_nothing():
     look(cluster)
     assert (cluster.source.lock, cluster.source.held, cluster.target.vms) == ("", False, {})
     assert not {"cont", "migrate", "blockdev-add"} & set(cluster.qemu.commands)
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("zfspool", False), ("iscsi", False), ("lvmthin", True), ("btrfs", True)])
+def test_storage_that_takes_no_image_stream_is_refused_for_what_is_imported(kind, taken):
+    cluster = Cluster()
+    cluster.qemu.alive = False
+    cluster.source.volume_list = lambda _s: {"local:100/vm-100-disk-0.raw": {"size": 64 << 20, "format": "raw"}}
+    plan = look(cluster, offline=True)
+    cluster.target.storages = lambda: [StorageInfo("fast", kind, 1 << 40, 1 << 40, True)]
+    if taken:
+        preflight.check_target(spec_of(offline=True), plan, cluster.target)
+        return
+    with pytest.raises(Refused) as caught:
+        preflight.check_target(spec_of(offline=True), plan, cluster.target)
+    assert (caught.value.code, caught.value.object) == ("IMPORT_UNSUPPORTED", "storage fast")
+
+
+def test_mirror_goes_to_any_storage():
+    cluster = Cluster()
+    plan = look(cluster)
+    cluster.target.storages = lambda: [StorageInfo("fast", "zfspool", 1 << 40, 1 << 40, True)]
+    preflight.check_target(spec_of(), plan, cluster.target)

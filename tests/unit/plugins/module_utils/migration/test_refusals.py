@@ -203,7 +203,23 @@ def test_format_of_an_import_cannot_change():
 
 def test_import_from_zfs_is_refused():
     assert found(storage_types={"local": "zfspool"}) == []
-    assert found(storage_types={"local": "zfspool"}, running=False, offline=True) == [("EXPORT_UNSUPPORTED", "scsi0")]
+    for kind in ("zfspool", "zfs", "iscsi", "iscsidirect"):
+        assert found(storage_types={"local": kind}, running=False, offline=True) == [("EXPORT_UNSUPPORTED", "scsi0")]
+    for kind in ("dir", "btrfs"):
+        assert found(storage_types={"local": kind}, running=False, offline=True) == []
+
+
+@pytest.mark.parametrize("kind", ["lvm", "lvmthin", "rbd"])
+@pytest.mark.parametrize(("image", "refused"), [("raw", []), ("qcow2", [("EXPORT_UNSUPPORTED", "scsi0")])])
+def test_only_raw_images_leave_a_storage_without_files(kind, image, refused):
+    volumes = {DISK: VolumeFacts(image)}
+    assert found(storage_types={"local": kind}, running=False, offline=True, volumes=volumes) == refused
+
+
+def test_volume_that_nothing_can_read_is_refused_before_it_is_exported():
+    volumes = {DISK: VolumeFacts("qcow2", inactive=True)}
+    assert found(volumes=volumes) == []  # mirrored by the QEMU that has it open
+    assert found(running=False, offline=True, volumes=volumes) == [("VOLUME_INACTIVE", "scsi0")]
 
 
 def test_every_refusal_is_named_at_once():
