@@ -269,18 +269,17 @@ def _start() -> int:
     """Lay out the files of a migration, detach its worker, wait until it answers."""
     order = json.load(sys.stdin)
     migration_id = order["migration_id"]
-    directory = places.run_directory(migration_id)
-    os.makedirs(places.RUN, mode=0o700, exist_ok=True)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    secrets_path = places.secrets_path(migration_id)
-    if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
-        _write_secret(migration_id, order["secret"])
     first = order.get("opened") is not None
-    if first:
+    if first:  # before the secret is written: what no journal names, nobody would ever take away
         os.makedirs(places.migration_directory(migration_id), mode=0o700)
         sync_directory(os.path.dirname(places.migration_directory(migration_id)))
         begun = dict(order["opened"], format=FORMAT, phase=Phase.PREFLIGHT.value, time=time.time())
         Journal.create(places.journal_path(migration_id), "opened", **begun)
+    os.makedirs(places.RUN, mode=0o700, exist_ok=True)
+    os.makedirs(places.run_directory(migration_id), mode=0o700, exist_ok=True)
+    secrets_path = places.secrets_path(migration_id)
+    if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
+        _write_secret(migration_id, order["secret"])
     _detach(migration_id, "run" if first else "recover")
     return 0 if _answers(migration_id) else 1
 

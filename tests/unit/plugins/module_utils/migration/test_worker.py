@@ -78,6 +78,18 @@ def test_start_keeps_the_secret_in_a_private_file_and_nowhere_else(started):
         assert SECRET.encode() not in journal.read()
 
 
+def test_start_without_a_journal_leaves_no_secret_behind(monkeypatch):
+    def die(*_words, **_fields):
+        raise KeyboardInterrupt
+
+    os.makedirs(os.path.join(places.LIBRARY, "migrations"))
+    monkeypatch.setattr(worker.Journal, "create", die)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order(spec_of()))))
+    with pytest.raises(KeyboardInterrupt):
+        worker.main(["start"])
+    assert not os.path.exists(places.run_directory(ID))
+
+
 def test_worker_without_its_secrets_starts_and_finds_the_target_unreachable(started):
     os.unlink(places.secrets_path(ID))  # after a reboot of the node /run is empty
     alone = worker.Worker(ID, recovering=True)
