@@ -98,8 +98,8 @@ JOURNAL_POINTS = (
 # worker reads the record all the same, for the file outlives its writer, so the verdicts are those above; but there is
 # one end less behind COMMIT_INTENT. `resume` was not sent: the target's task ends with the connection, its log proves
 # it, and that proof needs no root. A guest that runs on the target was let run by a worker that did not write the
-# intent; a hold has missed the proof. `opened` is written by the program that starts the worker: there is none yet, and
-# the next play finds a move that nobody began.
+# intent; a hold has missed the proof. `opened` is written by the program that starts the worker, into a file without
+# the journal's name: no move was begun.
 UNSYNCED_VERDICTS = {"commit-intent": ("S", "S")}
 QUICK_POINTS = {"precopy", "switchover", "commit-intent", "committed"}
 

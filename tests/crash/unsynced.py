@@ -16,7 +16,10 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Any, Iterator
+
+from e2e.sides import journal_records
 
 from .blows import WORKER, JournalWatch, processes
 
@@ -100,8 +103,15 @@ def wait_unsynced(scene: Any, watch: JournalWatch, timeout: float) -> bool:
     if scene.tracer is None:
         return False
     for name in scene.tracer.writes(deadline - time.monotonic()):
-        records = watch.records() if name.endswith("/journal") else []
+        records = _records(scene, watch, name)
         if records and scene.case.moment.matches(records[-1]):
             scene.supervisors = [scene.tracer.pid]
             return True
     return False
+
+
+def _records(scene: Any, watch: JournalWatch, name: str) -> list[dict[str, Any]]:
+    """The journal, when it is what was written; the one with the first record gets its name only when it is whole."""
+    if name.endswith("/journal.new"):
+        return journal_records(Path(scene.source_host.path(name)))
+    return watch.records() if name.endswith("/journal") else []
