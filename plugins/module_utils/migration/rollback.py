@@ -10,6 +10,7 @@ was ever sent, and after it only NEVER_RAN leads here, so the target cannot run.
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import Any, Dict, List
 
 from ..errors import CrossclusterError, Side
@@ -237,19 +238,46 @@ def _vm(context: Context, lock: str, qemu: Any) -> Dict[str, Any]:
 
 
 def _say_residue(context: Context, left: List[Dict[str, Any]]) -> None:
-    """The result's error: residue, with what led to it as its cause, and commands guarded by the uuid."""
-    facts, vmid = context.facts, context.target_vmid
-    guard = f"qm config {vmid} | grep -q {facts.uuid}"
-    commands = [f"{guard} && qm unlock {vmid} && qm stop {vmid} && qm destroy {vmid} --purge"]
-    commands += [f"pvesm free {entry['volid']}" for entry in left if entry["kind"] == "volume"]
+    """The result's error: residue, with what led to it as its cause, and guarded commands."""
     error = TargetResidue(
         f"the source runs on, but objects of this migration are left on node {context.spec.target.node}",
         side=Side.TARGET,
-        object=f"VM {vmid}",
-        remedy="With target_root: true the role removes them. By hand, as root on that node: " + "; ".join(commands),
-        facts={"cause": facts.error, "residue": left},
+        object=f"VM {context.target_vmid}",
+        remedy="With target_root: true the role removes them. By hand, as root on that node: "
+        + "; ".join(_commands(context, left)),
+        facts={"cause": context.facts.error, "residue": left},
     )
     context.note_or_remember("error", error=error.to_dict())
+
+
+def _commands(context: Context, left: List[Dict[str, Any]]) -> List[str]:
+    """What a person may type there; a line whose guard does not hold does nothing.
+
+    The guards ask for the lock too: who took it off has taken the VM over. It stays on until the VM is gone
+    (``--skiplock``), so that nothing starts the VM in between and a line may be repeated.
+    """
+    vmid = context.target_vmid
+    locks = [entry["lock"] for entry in left if entry["kind"] == "vm"]
+    volumes = [shlex.quote(entry["volid"]) for entry in left if entry["kind"] == "volume"]
+    # pvesm free has no in-use check (pve-cli 1.7): it comes after the stop, and never without a guard of its own.
+    frees = "".join(f"pvesm free {volid}; " for volid in volumes)
+    remove = f"{{ {frees}qm destroy {vmid} --skiplock --purge; }}"
+    commands = []
+    if any(lock != "create" for lock in locks):
+        ours = f"grep -qi '^smbios1:.*uuid={context.facts.uuid}' && qm config {vmid} | grep -q '^lock: migrate'"
+        # An HA VM does not stop at once, with success (pve-cli 7).
+        stop = f"qm stop {vmid} --skiplock && qm status {vmid} | grep -q stopped"
+        commands.append(f"qm config {vmid} | {ours} && {stop} && {remove}")
+    if any(lock in ("create", "unknown") for lock in locks):
+        # Before `config` was sent a VM has no uuid; then it is nothing but its lock (mtunnel-protocol 8.1).
+        commands.append(f"[ \"$(qm config {vmid})\" = 'lock: create' ] && {remove}")
+    if locks in ([], ["unknown"]):
+        # The VM is gone: no guest of the cluster has its number, none names the volume, no QEMU was left over
+        # (mtunnel-protocol 5.3). The first test is for a /etc/pve that is not mounted.
+        gone = f"[ -e /etc/pve/.version ] && ! ls /etc/pve/nodes/*/*/{vmid}.conf >/dev/null 2>&1"
+        gone += f" && [ ! -e /run/qemu-server/{vmid}.pid ]"
+        commands += [f"{gone} && ! grep -rqF {volid} /etc/pve/nodes && pvesm free {volid}" for volid in volumes]
+    return commands
 
 
 def _give_lock_back(context: Context) -> None:
