@@ -42,6 +42,7 @@ _LOCK_WAIT = 10.0  # seconds for Proxmox's guest-migration lock, as its own task
 _TUNNEL_WAIT = 30.0  # seconds until `mtunnel started`; the ticket lives 40 (mtunnel-protocol 3.1, pve-cli 1.1)
 _STARTED = "mtunnel started"
 _IMPORT_WAIT = 120.0  # seconds for `complete` after the last byte was sent
+_END_WAIT = 15.0  # seconds for our end of the stream after `complete`: another process tells of it
 _POOL_TRIES = 50
 _PROXY_ERRORS = 590  # from here on Proxmox says that it could not talk to itself: outcome unknown
 _LOG = logging.getLogger(__name__)
@@ -219,6 +220,7 @@ def _follow_import(context: Context, name: str, volume: Volume) -> str:
             raise _import_failed(volume, f"the stream ended as {_end_of(pump)}")
         answer = context.require_tunnel().query_disk_import()
         if answer.state is ImportState.COMPLETE:
+            _await_end(context, name)
             return answer.volid
         if answer.state is ImportState.ERROR:
             raise _import_failed(volume, answer.message)
@@ -226,6 +228,13 @@ def _follow_import(context: Context, name: str, volume: Volume) -> str:
             sent_at = clock.monotonic()
         if sent_at is not None and clock.monotonic() - sent_at > _IMPORT_WAIT:
             raise _import_failed(volume, f"the target did not finish within {_IMPORT_WAIT:g} s after the last byte")
+
+
+def _await_end(context: Context, name: str) -> None:
+    """The pump says how its stream ended: it may have said so while the target was asked."""
+    end = context.world.clock.monotonic() + _END_WAIT
+    while context.pumps[name].ended is None and context.world.clock.monotonic() < end:
+        context.pause(0.1)
 
 
 def _end_of(pump: object) -> str:

@@ -254,6 +254,18 @@ def replies_side() -> Any:
     return Side.SOURCE
 
 
+class FakeExport:
+    """A ``pvesm export`` that does what it should."""
+
+    announces_length = True
+
+    def close_output(self) -> None:
+        pass
+
+    def wait(self, timeout: float) -> int:
+        return 0
+
+
 class FakeSource:
     """The source node's files and commands."""
 
@@ -312,6 +324,9 @@ class FakeSource:
     def set_options(self, options: Dict[str, str]) -> None:
         self.options.update(options)
 
+    def export(self, volid: str, stream_format: str, with_snapshots: bool) -> FakeExport:
+        return FakeExport()
+
 
 class FakeTarget:
     """The target's API and everything behind it; outlives every worker."""
@@ -326,6 +341,7 @@ class FakeTarget:
         self.log: List[str] = []
         self.faults = Faults()
         self.connection: Optional[FakeTunnel] = None
+        self.import_ends: Callable[[], bool] = lambda: True  # whether the importer has seen the end of its stream
 
     def _up(self) -> None:
         if self.faults.api_down:
@@ -406,6 +422,7 @@ class FakeTunnel:
         self.poisoned = ""
         target.connection = self
         self.made: List[str] = []
+        self.importing = ""
 
     def drop(self) -> None:
         """The connection is gone: the task ends, nothing is freed (mtunnel-protocol 8.1)."""
@@ -464,6 +481,30 @@ class FakeTunnel:
 
         return self._command("disk", allocate)
 
+    def disk_import(
+        self, volname: str, image_format: str, storage: str, export_formats: Any, with_snapshots: bool
+    ) -> None:
+        def begin() -> None:
+            self.importing = f"{storage}:{self.vmid}/{volname}"
+            self.target.volumes.append(self.importing)
+
+        self._command("disk-import", begin)
+
+    def query_disk_import(self) -> Any:
+        """The volume counts as made only once its ``complete`` was read (mtunnel-protocol 5.3)."""
+
+        def answer() -> Any:
+            if not self.importing:
+                raise CommandRefused("query-disk-import", "no disk import running", object="tunnel")
+            if not self.target.import_ends():
+                self.target.clock.sleep(5.0)  # nothing to relay: the server waits (mtunnel-protocol 7.3)
+                return replies.ImportStatus(replies.ImportState.PENDING, "", "")
+            volid, self.importing = self.importing, ""
+            self.made.append(volid)
+            return replies.ImportStatus(replies.ImportState.COMPLETE, "", volid)
+
+        return self._command("query-disk-import", answer)
+
     def config(self, conf: str, firewall: Any = None) -> None:
         self._command("config", lambda: self.target.vms[self.vmid].update(lock="migrate", conf=conf))
 
@@ -517,6 +558,7 @@ class FakePump:
         self.armed = False
         self.rates: List[Optional[int]] = []
         self.write_blocking = False
+        self.draining = False
 
     def poll_events(self) -> List[Any]:
         return []

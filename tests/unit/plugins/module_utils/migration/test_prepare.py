@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from unit.fakes.migration_run import OPTIONS, context_of, run
-from unit.fakes.migration_world import Cluster
+from unit.fakes.migration_world import Cluster, FakePump
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import prepare
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmResource
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
 
 TAKEN = [VmResource(20000, "b1", "x", "running", ""), VmResource(20002, "b1", "y", "stopped", "")]
 
@@ -79,3 +82,68 @@ def test_foreign_lock_is_not_taken_off(tmp_path):
     context = run(cluster, tmp_path)
     assert context.facts.phase is Phase.ROLLED_BACK
     assert cluster.source.lock == "backup"
+
+
+OFFLINE = {"offline": True}
+
+
+class Stream(FakePump):
+    """A stream that is done when ``done`` says so; what it said is heard at the next look."""
+
+    def __init__(self, clock, done):
+        super().__init__()
+        self.clock, self.done = clock, done
+
+    def poll_events(self):
+        self.draining = self.draining or self.done()
+        if self.draining and self.ended is None and self.target.import_ends():
+            self.ended = PumpEnd(EndReason.LOCAL_EOF, True)
+        return []
+
+
+def stopped(done=lambda: True):
+    """A stopped VM: its one volume is imported. The importer ends with its stream."""
+    cluster = Cluster()
+    cluster.qemu.alive = False
+    cluster.streams = []
+
+    def world():
+        def open_stream(name, kind, *_rest):
+            cluster.streams.append(Stream(cluster.clock, done))
+            cluster.streams[-1].target = cluster.target
+            return cluster.streams[-1], ""
+
+        return dataclasses.replace(Cluster.world(cluster), open_stream=open_stream)
+
+    cluster.world = world
+    return cluster
+
+
+def test_stopped_vm_is_imported(tmp_path):
+    cluster = stopped()
+    context = run(cluster, tmp_path, **OFFLINE)
+    assert context.facts.phase is Phase.COMPLETED
+    assert context.facts.volumes["scsi0"].volid in cluster.target.volumes
+
+
+def test_end_of_the_stream_may_be_heard_after_the_target_has_said_complete(tmp_path):
+    cluster = stopped()
+    polls = []
+
+    def late(self):
+        polls.append(1)
+        if len(polls) > 5:
+            self.ended = PumpEnd(EndReason.LOCAL_EOF, True)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stream, "poll_events", late)
+        assert run(cluster, tmp_path, **OFFLINE).facts.phase is Phase.COMPLETED
+
+
+def test_stream_that_never_tells_its_end_is_no_whole_volume(tmp_path):
+    cluster = stopped()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stream, "poll_events", FakePump.poll_events)
+        context = run(cluster, tmp_path, **OFFLINE)
+    assert (context.facts.phase, context.facts.error["code"]) == (Phase.ROLLED_BACK, "TRANSFER_FAILED")
