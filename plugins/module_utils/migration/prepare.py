@@ -42,6 +42,7 @@ _LOCK_WAIT = 10.0  # seconds for Proxmox's guest-migration lock, as its own task
 _TUNNEL_WAIT = 30.0  # seconds until `mtunnel started`; the ticket lives 40 (mtunnel-protocol 3.1, pve-cli 1.1)
 _STARTED = "mtunnel started"
 _IMPORT_WAIT = 120.0  # seconds for `complete` after the last byte was sent
+_SETTLE_WAIT = 45.0  # seconds for an importer without a stream to end: it waits 30 s for one (mtunnel-protocol 7.3)
 _END_WAIT = 15.0  # seconds for our end of the stream after `complete`: another process tells of it
 _POOL_TRIES = 50
 _PROXY_ERRORS = 590  # from here on Proxmox says that it could not talk to itself: outcome unknown
@@ -194,6 +195,15 @@ def _import(context: Context, volume: Volume) -> None:
     stream_format, with_snapshots = mapping.export_format(volume.source_format)
     volname = mapping.import_volume_name(volume.volid, context.facts.vmid, context.target_vmid)
     tunnel.disk_import(volname, volume.format, storage, [stream_format], with_snapshots)
+    try:
+        _carry(context, name, volume, stream_format, with_snapshots)
+    except Exception:
+        _settle(context, name, volume)
+        raise
+    context.drop_pump(name)
+
+
+def _carry(context: Context, name: str, volume: Volume, stream_format: str, with_snapshots: bool) -> None:
     export = context.world.source.export(volume.volid, stream_format, with_snapshots)
     context.totals[name] = volume.size or 0
     try:
@@ -205,8 +215,30 @@ def _import(context: Context, volume: Volume) -> None:
     if status != 0 or pump.ended is None or not pump.ended.clean:
         raise _import_failed(volume, f"pvesm export ended with {status}, the stream as {_end_of(pump)}")
     drive = mapping.imported_drive(volume, volid)
-    context.note("volume", key=volume.key, storage=storage, volid=volid, drive=drive)
-    context.drop_pump(name)
+    context.note("volume", key=volume.key, storage=volume.storage, volid=volid, drive=drive)
+
+
+def _settle(context: Context, name: str, volume: Volume) -> None:
+    """Cut the stream and ask until the importer has ended: `quit` frees an import only if its end was read.
+
+    A truncated one ends as ``complete`` too (mtunnel-protocol 5.3, 7.3). Nothing in here may hide why it was cut.
+    """
+    if name in context.pumps:
+        context.drop_pump(name)
+    clock = context.world.clock
+    end = clock.monotonic() + _SETTLE_WAIT
+    try:
+        while clock.monotonic() < end:
+            answer = context.require_tunnel().query_disk_import()
+            if answer.state is ImportState.COMPLETE:
+                context.note_or_remember(
+                    "volume", key=volume.key, storage=volume.storage, volid=answer.volid, drive=None
+                )
+            if answer.state is not ImportState.PENDING:
+                return
+            context.rest(0.1)
+    except CrossclusterError as error:
+        _LOG.info("the import of %s is over: %s", volume.volid, error.code)
 
 
 def _follow_import(context: Context, name: str, volume: Volume) -> str:

@@ -147,3 +147,45 @@ def test_stream_that_never_tells_its_end_is_no_whole_volume(tmp_path):
         patch.setattr(Stream, "poll_events", FakePump.poll_events)
         context = run(cluster, tmp_path, **OFFLINE)
     assert (context.facts.phase, context.facts.error["code"]) == (Phase.ROLLED_BACK, "TRANSFER_FAILED")
+
+
+def cut(cluster):
+    """Whether the stream was ended by us: the importer takes that for its end, and for success."""
+    return any(stream.ended is not None for stream in cluster.streams)
+
+
+@pytest.mark.parametrize("how", ["abort", "stream breaks"])
+def test_volume_of_an_import_that_was_cut_is_removed_over_the_living_channel(tmp_path, how):
+    cluster = stopped(lambda: False)
+    cluster.target.import_ends = lambda: cut(cluster) and cluster.clock.now > 1010
+    context = context_of(cluster, tmp_path, **OFFLINE)
+
+    def disturb(command):
+        if command == "query-disk-import" and how == "abort":
+            context.requests.ask_abort()
+        elif command == "query-disk-import":
+            cluster.streams[-1].ended = PumpEnd(EndReason.SERVER_LOST, False)
+
+    cluster.faults.before = disturb
+    prepare_and_run(context)
+    assert context.facts.phase is Phase.ROLLED_BACK
+    assert context.facts.error["code"] == ("ABORTED" if how == "abort" else "TRANSFER_FAILED")
+    assert (cluster.target.vms, cluster.target.volumes, context.facts.residue) == ({}, [], [])
+
+
+def test_importer_that_never_ends_does_not_hold_the_way_back(tmp_path):
+    cluster = stopped(lambda: False)
+    cluster.target.import_ends = lambda: False
+    context = context_of(cluster, tmp_path, **OFFLINE)
+    cluster.faults.before = lambda command: context.requests.ask_abort() if command == "query-disk-import" else None
+    begun = cluster.clock.now
+    prepare_and_run(context)
+    assert [entry["kind"] for entry in context.facts.residue] == ["volume", "task"]
+    assert cluster.clock.now - begun < 120
+
+
+def test_channel_lost_during_an_import_is_told_as_the_cause(tmp_path):
+    cluster = stopped(lambda: False)
+    cluster.faults.lose_channel_at = "query-disk-import"
+    context = run(cluster, tmp_path, **OFFLINE)
+    assert context.facts.error["facts"]["cause"]["code"] == "CHANNEL_LOST"
