@@ -28,7 +28,7 @@ from ..proxmox.errors import (
 from ..proxmox.replies import DiskReply, ImportState
 from ..proxmox.target_api import TunnelGrant, VmResource
 from ..transport.interface import Kind
-from . import mapping, preflight
+from . import mapping, mirroring, preflight
 from .context import Context
 from .errors import Refused, TransferFailed, VmChanged
 from .mapping import Volume
@@ -42,6 +42,7 @@ _LOCK_WAIT = 10.0  # seconds for Proxmox's guest-migration lock, as its own task
 _TUNNEL_WAIT = 30.0  # seconds until `mtunnel started`; the ticket lives 40 (mtunnel-protocol 3.1, pve-cli 1.1)
 _STARTED = "mtunnel started"
 _IMPORT_WAIT = 120.0  # seconds for `complete` after the last byte was sent
+_SLOWEST = 8 << 20  # bytes/s; the proxy takes more than the storage writes, the rest is queued (mtunnel-protocol 3.6)
 _SETTLE_WAIT = 45.0  # seconds for an importer without a stream to end: it waits 30 s for one (mtunnel-protocol 7.3)
 _END_WAIT = 15.0  # seconds for our end of the stream after `complete`: another process tells of it
 _POOL_TRIES = 50
@@ -242,12 +243,15 @@ def _settle(context: Context, name: str, volume: Volume) -> None:
 
 
 def _follow_import(context: Context, name: str, volume: Volume) -> str:
+    """Until the target has the volume; limits asserted meanwhile reach the stream (DESIGN 3)."""
     clock, pump = context.world.clock, context.pumps[name]
     sent_at: Optional[float] = None
     while True:
         context.pause(0.1)
         context.moved[name] = pump.sent
         context.tell_progress()
+        if mirroring.retune(context):
+            pump.set_rate(context.stream_rate())
         if pump.ended is not None and not pump.ended.clean:
             raise _import_failed(volume, f"the stream ended as {_end_of(pump)}")
         answer = context.require_tunnel().query_disk_import()
@@ -256,10 +260,11 @@ def _follow_import(context: Context, name: str, volume: Volume) -> str:
             return answer.volid
         if answer.state is ImportState.ERROR:
             raise _import_failed(volume, answer.message)
-        if pump.ended is not None and sent_at is None:
+        if sent_at is None and (pump.draining or pump.ended is not None):
             sent_at = clock.monotonic()
-        if sent_at is not None and clock.monotonic() - sent_at > _IMPORT_WAIT:
-            raise _import_failed(volume, f"the target did not finish within {_IMPORT_WAIT:g} s after the last byte")
+        patience = _IMPORT_WAIT + pump.sent / _SLOWEST
+        if sent_at is not None and clock.monotonic() - sent_at > patience:
+            raise _import_failed(volume, f"the target did not finish within {patience:.0f} s after the last byte")
 
 
 def _await_end(context: Context, name: str) -> None:

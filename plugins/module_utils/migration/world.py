@@ -236,6 +236,7 @@ class Pump(Protocol):
     in_flight: int
     acknowledged_rate: int
     busy_s: float
+    draining: bool  # the local end has finished
     ended: Optional[PumpEnd]
 
     def poll_events(self) -> Any:

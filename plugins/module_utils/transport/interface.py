@@ -43,6 +43,7 @@ class EventName(enum.Enum):
     LISTENING = "listening"  # the far end stands (and greeted, for NBD); QEMU may connect now
     ATTACHED = "attached"  # QEMU has connected; the listener is gone
     STATS = "stats"
+    DRAINING = "draining"  # the local end has finished; what was sent is still on its way
     ENDED = "ended"  # always the last one
 
 

@@ -221,6 +221,7 @@ class Pump:
         self._more = True
         self._remote.send_close()
         self._draining_until = now + self._settings.drain_timeout
+        self._channel.tell(EventName.DRAINING, self.books.stats())
 
     # From the server to QEMU.
 

@@ -34,6 +34,7 @@ class PumpHandle:
         busy_s: seconds in which written bytes were waiting for an answer (NBD).
         pong_age_s: seconds since the target's proxy last answered a ping, None before the first answer.
         announced: bytes that an import's header promised, once the pump has ended.
+        draining: the local end has finished; what was sent is still on its way.
         ended: how it ended; None while it runs.
     """
 
@@ -49,6 +50,7 @@ class PumpHandle:
         self.announced: Optional[int] = None
         self.listening = False
         self.attached = False
+        self.draining = False
         self.ended: Optional[PumpEnd] = None
         self._clock = clock
         self._buffer = b""
@@ -188,6 +190,8 @@ class PumpHandle:
             self.listening = True
         elif event.name is EventName.ATTACHED:
             self.attached = True
+        elif event.name is EventName.DRAINING:
+            self.draining = True
         else:
             reason = EndReason(facts.get("reason", EndReason.DIED.value))
             self._close(PumpEnd(reason, facts.get("clean") is True, str(facts.get("detail", ""))))

@@ -15,8 +15,8 @@ from .interface import Kind, PumpSettings, StreamPlan
 __all__ = ["NAME", "settings"]
 
 NAME = "websocket"
-# Seconds for the server to close after our close frame. An importer first writes what is queued for it, and
-# only the worker knows from query-disk-import whether it still moves.
+# Seconds for the server to close after our close frame. An importer first writes what is queued for it, without
+# bound (mtunnel-protocol 3.6); the worker, which knows the volume, gives up sooner.
 DRAIN_SECONDS = {Kind.RAM: 10.0, Kind.NBD: 10.0, Kind.IMPORT: 3600.0}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from unit.fakes.migration_run import OPTIONS, context_of, run
+from unit.fakes.migration_run import OPTIONS, context_of, run, spec_of
 from unit.fakes.migration_world import Cluster, FakePump
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import prepare
@@ -105,12 +105,12 @@ def stopped(done=lambda: True):
     """A stopped VM: its one volume is imported. The importer ends with its stream."""
     cluster = Cluster()
     cluster.qemu.alive = False
-    cluster.streams = []
+    cluster.streams, cluster.size = [], 1 << 20
 
     def world():
         def open_stream(name, kind, *_rest):
             cluster.streams.append(Stream(cluster.clock, done))
-            cluster.streams[-1].target = cluster.target
+            cluster.streams[-1].target, cluster.streams[-1].sent = cluster.target, cluster.size
             return cluster.streams[-1], ""
 
         return dataclasses.replace(Cluster.world(cluster), open_stream=open_stream)
@@ -189,3 +189,36 @@ def test_channel_lost_during_an_import_is_told_as_the_cause(tmp_path):
     cluster.faults.lose_channel_at = "query-disk-import"
     context = run(cluster, tmp_path, **OFFLINE)
     assert context.facts.error["facts"]["cause"]["code"] == "CHANNEL_LOST"
+
+
+@pytest.mark.parametrize(("size", "patience"), [(1 << 20, 120), (8 << 30, 120 + 1024)], ids=["small", "large"])
+def test_importer_that_hangs_is_given_up_by_the_size_after_the_last_byte(tmp_path, size, patience):
+    cluster = stopped()
+    cluster.target.import_ends = lambda: cut(cluster)
+    begun = cluster.clock.now
+    cluster.size = size
+    context = run(cluster, tmp_path, on_controller_loss="continue", **OFFLINE)
+    assert context.facts.error["code"] == "TRANSFER_FAILED"
+    assert "after the last byte" in context.facts.error["message"]
+    assert patience < cluster.clock.now - begun < patience + 20
+    assert cluster.target.volumes == []
+
+
+def test_limit_asserted_during_an_import_reaches_its_stream(tmp_path):
+    finished = []
+    cluster = stopped(lambda: bool(finished))
+    cluster.target.import_ends = lambda: bool(finished)
+    context = context_of(cluster, tmp_path, **OFFLINE)
+
+    def assert_again(command):
+        if command == "query-disk-import" and cluster.clock.now > 1020:
+            finished.append(True)
+        elif command == "query-disk-import":
+            limits = spec_of(limits={"bandwidth": "3 MiB/s"}).limits
+            context.requests.advance(Phase.COMPLETED, "lease", limits)
+
+    cluster.faults.before = assert_again
+    prepare_and_run(context)
+    assert context.facts.phase is Phase.COMPLETED
+    assert cluster.streams[-1].rates[-1] == 3 << 20
+    assert context.facts.limits.bandwidth == 3 << 20

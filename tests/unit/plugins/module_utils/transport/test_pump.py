@@ -302,6 +302,17 @@ def test_import_counts_its_bytes_against_the_header(certificate: Any) -> None:
     assert double.close_status == 1000
 
 
+def test_end_of_the_input_is_told_before_the_server_has_closed(certificate: Any) -> None:
+    double = ProxyDouble(certificate[0])
+    reader, writer = os.pipe()
+    runner = Runner(settings_for(double, certificate, Kind.IMPORT, input_fd=reader, drain_timeout=5.0))
+    os.write(writer, sized(b"x" * 512))
+    os.close(writer)
+    assert runner.wait(EventName.DRAINING)["sent"] == 520
+    assert not any(event.name is EventName.ENDED for event in runner.seen)
+    assert runner.end()["clean"]
+
+
 @pytest.mark.parametrize("announced", [299999, 300001, 2**40], ids=["more", "less", "far-less"])
 def test_import_of_another_length_is_not_clean(certificate: Any, announced: int) -> None:
     double = ProxyDouble(certificate[0])

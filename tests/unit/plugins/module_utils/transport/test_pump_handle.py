@@ -80,6 +80,14 @@ def test_commands_arrive_in_order_and_figures_come_back():
     assert handle.fileno() == -1
 
 
+def test_end_of_the_input_is_no_end_of_the_stream():
+    handle = launch('tell(event="draining", sent=520); sys.stdin.read()')
+    while not handle.draining:
+        handle.poll_events()
+    assert (handle.sent, handle.ended) == (520, None)
+    handle.kill()
+
+
 def test_refused_connection_is_told_as_an_error():
     handle = launch('tell(event="ended", reason="connect_failed", clean=False, detail="UPGRADE_REFUSED: 401")')
     with pytest.raises(PumpFailed, match="401") as caught:
