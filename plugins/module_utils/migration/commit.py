@@ -3,13 +3,15 @@
 # Private to the collection: may change at any time.
 """The commit, and what is read back when its outcome is unknown (safety I2, I4, 5).
 
-``resume`` is sent once per COMMIT_INTENT, within its deadline, by the process that wrote the intent. Everything
+``resume`` is sent once per COMMIT_INTENT, within its deadline, by the process that wrote the intent; again only
+after the target answered that the last one was not executed, both sides were read and there is a new intent. Everything
 else in here only reads: the target's own state first, then task status until ``stopped``, its log, the state again.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any, Dict, Optional
 
 from ..errors import CrossclusterError, Side
@@ -29,6 +31,10 @@ _SILENCE = 60.0  # seconds to wait for a reply on an open channel before the tas
 _TASK_END = 15.0  # seconds for a task whose connection is gone to end by itself: the config lock waits 10 s (pve-cli 3)
 _RESUMED = "received command 'resume'"
 _REFUSED = "refused: VM not running"
+# The target's words when it never came to the guest: no config lock within 10 s (pve-cli 3, 4.1), or no monitor
+# to ask (pve-cli 5: held by another client). A command that the monitor has taken and not answered is none of these.
+_NOT_EXECUTED = re.compile(r"can't lock file '[^']*' - got timeout|unable to connect to VM [0-9]+ qmp socket - timeout")
+_RESUME_TRIES = 3  # each refusal took the target about 10 s, in which the guest stands still
 # Where a QEMU is that was never resumed; any other state is one that a guest reached by running (safety 6.1, O).
 _NEVER_RESUMED = frozenset({"inmigrate", "paused", "prelaunch", "postmigrate", "stopped"})
 _LOG = logging.getLogger(__name__)
@@ -55,14 +61,22 @@ def commit(context: Context) -> Outcome:
     try:
         tunnel.resume()
     except CommandRefused as error:
-        # mtunnel-protocol 5.3: the process was gone before anything could be run in it.
-        context.resume_refused = error.text.rstrip().endswith(f"VM {context.target_vmid} not running")
-        if context.resume_refused:
-            context.prove(resume=_REFUSED)
+        _take_refusal(context, error.text.rstrip())
         raise
     context.resume_answered = True
     context.measure_pause()
     return _observe_running(context)
+
+
+def _take_refusal(context: Context, text: str) -> None:
+    """What a refusal proves. It is the reply: nothing of ours is left with the target's worker."""
+    # mtunnel-protocol 5.3: the process was gone before anything could be run in it.
+    context.resume_refused = text.endswith(f"VM {context.target_vmid} not running")
+    if context.resume_refused:
+        context.prove(resume=_REFUSED)
+    elif _NOT_EXECUTED.search(text):
+        context.resume_sent = False
+        context.resume_refusals += 1
 
 
 def _commit_stopped(context: Context) -> Outcome:
@@ -152,7 +166,11 @@ def _status(context: Context) -> Optional[VmStatus]:
 
 
 def _still_loaded(context: Context) -> Outcome:
-    """``resume`` was never sent and the channel lives: look at everything I2 asks for once more, on both sides."""
+    """No ``resume`` was executed, none is under way, and the channel lives: everything I2 asks for, once more.
+
+    A target that goes on refusing while it stays loaded, paused and locked has never run (I4): back to the source.
+    """
+    resume = f"refused, not executed ({context.resume_refusals} times)" if context.resume_refusals else "never sent"
     if context.facts.intents > 1:
         context.rest(1.0)
     context.require_tunnel().version(timeout=5.0)
@@ -161,7 +179,7 @@ def _still_loaded(context: Context) -> Outcome:
         check_unchanged(context)
         _check_source_waits(context)
     except VmChanged as error:
-        context.prove(resume="never sent", source=error.message)
+        context.prove(resume=resume, source=error.message)
         return Outcome.NEVER_RAN
     status = _status(context)
     if status is None or status.lock != "migrate":
@@ -169,7 +187,10 @@ def _still_loaded(context: Context) -> Outcome:
     if context.run_state == "stopped" and status.status == "stopped":
         return Outcome.STILL_LOADED
     if context.run_state != "stopped" and status.genuine and status.qmpstatus == "paused":
-        return Outcome.STILL_LOADED
+        if context.resume_refusals < _RESUME_TRIES:
+            return Outcome.STILL_LOADED
+        context.prove(resume=resume, target="paused and locked")
+        return Outcome.NEVER_RAN
     raise _held(context, f"the target is {status.qmpstatus}, not as it was loaded")
 
 

@@ -63,7 +63,8 @@ class Context:
         self.waiting_since: Optional[float] = None
         self.stuck_since: Optional[float] = None  # since when a step is tried again and again in its phase
         self.stuck_error: Optional[Dict[str, Any]] = None  # why, as long as it is
-        self.resume_sent = False
+        self.resume_sent = False  # and not answered by a proof that it was not executed
+        self.resume_refusals = 0  # answers that nothing was executed and that it may be tried again
         self.resume_refused = False  # answered: the target QEMU was gone, so nothing was run by it
         self.resume_answered = False  # answered with success
         self.downtime_ms: Optional[int] = None

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import context_of
+from unit.fakes.migration_run import context_of, run
 from unit.fakes.migration_world import UPID, Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import commit
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Held
-from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Outcome
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Outcome, Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmStatus
 
 RESUME = "received command 'resume'"
@@ -139,3 +139,92 @@ def test_intent_of_another_process_is_never_followed_by_resume(tmp_path):
     assert context.intent_at is None
     assert commit.commit(context) is Outcome.UNKNOWN
     assert cluster.target.log == []
+
+
+LOCK_BUSY = "can't lock file '/var/lock/qemu-server/lock-200.conf' - got timeout"
+MONITOR_BUSY = (
+    "VM 200 qmp command 'query-status' failed - unable to connect to VM 200 qmp socket - timeout after 51 retries"
+)
+
+
+def refusing(cluster, times, text=LOCK_BUSY):
+    """``resume`` is refused that often, each time after the 10 s for which the target waits for its lock."""
+    seen = []
+
+    def look(command):
+        cluster.faults.refuse.clear()
+        if command == "resume":
+            seen.append((cluster.source.lock, cluster.qemu.state, cluster.target.qemu))
+            if len(seen) <= times:
+                cluster.clock.sleep(10.0)
+                cluster.faults.refuse["resume"] = text
+
+    cluster.faults.before = look
+    return seen
+
+
+@pytest.mark.parametrize("text", [LOCK_BUSY, MONITOR_BUSY], ids=["config lock", "monitor"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_resume_that_was_not_executed_is_sent_again_with_a_new_intent(tmp_path, times, text):
+    cluster = Cluster()
+    seen = refusing(cluster, times, text)
+    begun = cluster.clock.now
+    context = run(cluster, tmp_path)
+    assert context.facts.phase is Phase.COMPLETED
+    assert seen == [("migrate", "postmigrate", "paused")] * (times + 1)
+    assert context.facts.intents == len(seen)
+    assert cluster.running == 1
+    assert cluster.clock.now - begun < 10 * times + 10
+
+
+def test_target_that_goes_on_refusing_gives_the_guest_back_and_keeps_nothing(tmp_path):
+    cluster = Cluster()
+    seen = refusing(cluster, 99)
+    context = run(cluster, tmp_path)
+    assert (context.facts.phase, len(seen)) == (Phase.ROLLED_BACK, 3)
+    assert (cluster.qemu.state, cluster.target.ever_ran) == ("running", False)
+    assert (cluster.target.vms, context.facts.residue) == ({}, [])
+    assert context.facts.proof["resume"] == "refused, not executed (3 times)"
+    assert context.facts.error["code"] == "COMMAND_REFUSED"
+
+
+def test_source_that_was_let_go_meanwhile_keeps_the_guest(tmp_path):
+    cluster = Cluster()
+    refusing(cluster, 1)
+    refused = cluster.faults.before
+
+    def somebody(command):
+        refused(command)
+        if command == "resume":
+            cluster.qemu.state = "running"
+
+    cluster.faults.before = somebody
+    context = run(cluster, tmp_path)
+    assert context.facts.phase is Phase.ROLLED_BACK
+    assert (cluster.running, cluster.target.ever_ran) == (1, False)
+
+
+@pytest.mark.parametrize("text", ["VM 200 qmp command 'cont' failed - got timeout", "no"])
+def test_refusal_that_may_have_been_executed_is_never_followed_by_another_resume(tmp_path, text):
+    cluster = Cluster()
+    seen = refusing(cluster, 1, text)
+    context = run(cluster, tmp_path)
+    assert len(seen) == 1
+    assert context.facts.phase is Phase.ROLLED_BACK
+    assert context.facts.proof["task"] == "ended"
+
+
+def test_target_that_runs_after_all_is_a_commit(tmp_path):
+    cluster = Cluster()
+    refusing(cluster, 1)
+    refused = cluster.faults.before
+
+    def runs(command):
+        refused(command)
+        if command == "resume":
+            cluster.target.qemu, cluster.target.ever_ran = "running", True
+
+    cluster.faults.before = runs
+    context = run(cluster, tmp_path)
+    assert context.facts.phase is Phase.COMPLETED
+    assert cluster.running == 1
