@@ -54,6 +54,9 @@ def run(module: AnsibleModule, body: Body) -> NoReturn:
         result = printable(body(module.params))
     except CrossclusterError as error:
         module.fail_json(**printable(error_result(error)))
+    # As a result key of their own ansible-core takes them no more; it puts them there itself and shows them.
+    for warning in result.pop("warnings", ()):
+        module.warn(warning)
     if isinstance(result.get("error"), Mapping):
         _fail(module, result)
     result.pop("error", None)

@@ -158,6 +158,12 @@ residue:
   elements: dict
   returned: when there is a migration
   sample: []
+warnings:
+  description: What did not change the outcome and is worth knowing, for example that the kept copy could not be marked.
+  type: list
+  elements: str
+  returned: when there are any
+  sample: []
 bytes:
   description: Bytes that went to the target, over all streams.
   type: int

@@ -163,6 +163,12 @@ residue:
   elements: dict
   returned: when there is a migration
   sample: []
+warnings:
+  description: What did not change the outcome and is worth knowing, for example that the kept copy could not be marked.
+  type: list
+  elements: str
+  returned: when there are any
+  sample: []
 lease:
   description: Names this run. Requests that carry it keep the migration alive.
   type: str

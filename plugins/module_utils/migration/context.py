@@ -144,8 +144,9 @@ class Context:
 
     def warn(self, error: CrossclusterError) -> None:
         """Something that does not change the outcome, for the result."""
-        warnings = list(self.facts.result.get("warnings", []))
-        self.note_or_remember("result", result={"warnings": [*warnings, error.to_dict()]})
+        warnings, warning = list(self.facts.result.get("warnings", [])), error.to_dict()
+        if warning not in warnings:
+            self.note_or_remember("result", result={"warnings": [*warnings, warning]})
 
     def measure_pause(self) -> None:
         """From STOP at the source to the answer of ``resume``."""

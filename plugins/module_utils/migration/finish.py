@@ -13,12 +13,15 @@ from ..errors import CrossclusterError, Side
 from ..proxmox.errors import VmAbsent
 from ..proxmox.vm_config import VmConfig
 from .context import Context
-from .errors import SourceLost
+from .errors import MigrationError, SourceLost
 from .states import Outcome
 
 __all__ = ["cleanup", "fence"]
 
 _QUIT_TIMEOUT = 5.0
+_NOTES_MAX = 8192  # bytes; Proxmox's limit for a description
+_TRIES = 3  # of marking the kept copy in CLEANUP; each may have waited 10 s for the config lock (pve-cli 4.1)
+_TRY_PAUSE = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,8 +34,11 @@ def fence(context: Context) -> Outcome:
     context.drop_pumps()
     if source.qemu_alive():
         _stop(context)
-    _neutralise(context)
     context.facts_source_state("stopped")
+    try:
+        _neutralise(context)
+    except CrossclusterError as error:
+        _LOG.warning("the kept source copy could not be marked yet: %s", error)
     return Outcome.OK
 
 
@@ -64,42 +70,69 @@ def _quit(context: Context) -> None:
 
 
 def _neutralise(context: Context) -> None:
-    """The kept copy: no start at boot, no link on any NIC, and a word in its notes (safety 2)."""
+    """The kept copy: no start at boot and no link on any NIC (safety 2); apart from that, a word in its notes.
+
+    Repeatable: what is as wanted is not written again.
+    """
     source, facts = context.world.source, context.facts
-    try:
-        config = VmConfig.read(source.config())
-        mark = f"crosscluster {facts.migration_id}: committed to {context.spec.target.node}/{facts.target_vmid}"
-        if mark in config.description:
-            return
-        wanted = {"onboot": "0", "description": (config.description + "\n" + mark).strip()}
-        wanted.update(
-            {nic.key: replace(nic, options=dict(nic.options, link_down="1")).format() for nic in config.nics()}
-        )
-        context.note("neutralising", undo=_undo(config, wanted))
-        if not config.lock:
-            source.set_lock()  # somebody took it away: it is the only guard against a second start (pve-cli 2)
+    config = VmConfig.read(source.config())
+    if not config.lock:
+        source.set_lock()  # somebody took it away: it is the only guard against a second start (pve-cli 2)
+    linked = [nic for nic in config.nics() if nic.options.get("link_down") != "1"]
+    wanted = {nic.key: replace(nic, options=dict(nic.options, link_down="1")).format() for nic in linked}
+    if config.values.get("onboot") != "0":
+        wanted["onboot"] = "0"
+    if wanted:
+        before: Dict[str, object] = {key: config.values.get(key) for key in wanted}
+        context.note("neutralising", undo={**before, **facts.undo})
         source.set_options(wanted)
-    except CrossclusterError as error:
-        # The guest runs at the target already; the lock still guards this copy. Said, not hidden (safety G2).
-        _LOG.warning("the kept source copy could not be marked: %s", error)
-        context.warn(error)
+    _mark(context, config.description)
 
 
-def _undo(config: VmConfig, wanted: Dict[str, str]) -> Dict[str, object]:
-    before: Dict[str, object] = {key: config.values.get(key) for key in wanted if key != "description"}
-    before["description"] = config.description
-    return before
+def _mark(context: Context, notes: str) -> None:
+    facts = context.facts
+    mark = f"crosscluster {facts.migration_id}: committed to {context.spec.target.node}/{facts.target_vmid}"
+    if mark in notes:
+        return
+    marked = (notes + "\n" + mark).strip()
+    if len(marked.encode()) > _NOTES_MAX:
+        full = MigrationError(
+            "the kept source copy could not be marked: its notes are full",
+            side=Side.SOURCE,
+            object=f"VM {facts.vmid}",
+            remedy=f"It stays locked, unlinked and without start at boot. Keep in mind where the VM is now: {mark}",
+        )
+        context.warn(full)
+        return
+    context.note("neutralising", undo={"description": notes, **facts.undo})
+    context.world.source.set_options({"description": marked})
 
 
 def cleanup(context: Context) -> Outcome:
-    """CLEANUP: unlock the target, end the tunnel; what cannot be done any more is told as residue."""
+    """CLEANUP: unlock the target, end the tunnel; what cannot be done any more is told as residue or warning."""
     tunnel = context.tunnel
     if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.unlock):
         context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
     _tell_lock(context)
+    _insist(context)
     context.finish_result()
     return Outcome.OK
+
+
+def _insist(context: Context) -> None:
+    """What the fence could not write on the kept copy, for example without quorum, is tried again (safety G2)."""
+    for attempt in range(_TRIES):
+        try:
+            _neutralise(context)
+            return
+        except CrossclusterError as error:
+            _LOG.warning("the kept source copy (attempt %d of %d): %s", attempt + 1, _TRIES, error)
+            last = error
+        if attempt + 1 < _TRIES:
+            context.rest(_TRY_PAUSE)
+    # The guest runs at the target already; the lock still guards this copy. Said, not hidden.
+    context.warn(last)
 
 
 def _tell_lock(context: Context) -> None:

@@ -44,6 +44,7 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
         "pause_ms": result.get("pause_ms"),
         "attempts": facts.attempts,
         "residue": list(facts.residue),
+        "warnings": [_sentence(warning) for warning in result.get("warnings", [])],
         "proof": dict(facts.proof),
         "run_state": facts.running.get("run_state"),
         "commit_intent": facts.intents > 0,
@@ -53,6 +54,12 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
         "limits": facts.limits.to_dict(),
         "progress": dict(progress or {}),
     }
+
+
+def _sentence(warning: Mapping[str, Any]) -> str:
+    """A warning for people, as Ansible shows it at the end of a task."""
+    text = f"{warning.get('object')}: {warning.get('message')} [{warning.get('code')}]"
+    return f"{text}. {warning['remedy']}" if warning.get("remedy") else text
 
 
 def _source_lock(facts: Facts) -> Optional[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional
+from urllib.parse import quote
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import replies
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
@@ -323,6 +324,8 @@ class FakeSource:
 
     def set_options(self, options: Dict[str, str]) -> None:
         self.options.update(options)
+        kept = [line for line in self.text.splitlines() if line.partition(":")[0] not in options]
+        self.text = "".join(f"{line}\n" for line in kept + [f"{k}: {quote(v, ' ,=:')}" for k, v in options.items()])
 
     def export(self, volid: str, stream_format: str, with_snapshots: bool) -> FakeExport:
         return FakeExport()

@@ -113,6 +113,15 @@ def test_migration_that_ended_badly_fails_with_its_result(capsys):
     assert result["msg"] == "too fast [NOT_CONVERGING]"
 
 
+@pytest.mark.parametrize("error", [None, {"code": "ABORTED", "message": "asked for"}], ids=["ok", "failed"])
+def test_warnings_are_shown_by_ansible_itself_without_a_complaint(capsys, error):
+    result = run_module(
+        lambda _p: state("completed", finished=True, warnings=["mind this"], error=error), WHOLE, capsys
+    )
+    assert "mind this" in str(result["warnings"])
+    assert not result.get("deprecations")
+
+
 def test_lone_surrogates_do_not_reach_the_controller(capsys):
     result = run_module(lambda _parameters: {"changed": False, "name": "w\udce4b", "raw": b"\xff"}, WHOLE, capsys)
     assert result["name"] == "w?b"

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from unit.fakes.migration_run import context_of
 from unit.fakes.migration_world import Cluster
@@ -11,8 +13,11 @@ from unit.fakes.migration_world import Cluster
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import finish
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import SourceLost
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.report import report
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Outcome
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import NodeCommandFailed
+
+NET = "virtio=BC:24:11:7A:D2:F8,bridge=vmbr0"
 
 
 @pytest.fixture
@@ -38,15 +43,51 @@ def test_kept_copy_has_no_link_no_start_at_boot_and_a_word_in_its_notes(cluster,
     assert cluster.source.options["onboot"] == "0"
     assert cluster.source.options["net0"].endswith("link_down=1")
     assert context.facts.migration_id in cluster.source.options["description"]
-    assert context.facts.undo["net0"] == "virtio=BC:24:11:7A:D2:F8,bridge=vmbr0"
+    assert context.facts.undo["net0"] == NET
     assert context.facts.undo["onboot"] is None
 
 
-def test_fence_works_without_quorum_and_says_that_the_mark_is_missing(cluster, context):
+def test_fence_works_without_quorum_and_the_result_says_that_the_mark_is_missing(cluster, context):
     cluster.source.stop = cluster.source.set_options = refuse
     assert finish.fence(context) is Outcome.OK
     assert not cluster.qemu.alive
-    assert context.facts.result["warnings"][0]["code"] == "NODE_COMMAND_FAILED"
+    begun = cluster.clock.now
+    assert finish.cleanup(context) is Outcome.OK
+    assert [warning["code"] for warning in context.facts.result["warnings"]] == ["NODE_COMMAND_FAILED"]
+    assert cluster.clock.now - begun < 30
+
+
+def test_mark_that_failed_at_the_fence_is_made_up_for_in_the_clean_up(cluster, context):
+    write, cluster.source.set_options = cluster.source.set_options, refuse
+    finish.fence(context)
+    cluster.source.set_options = write
+    finish.cleanup(context)
+    assert "onboot: 0" in cluster.source.text
+    assert "link_down=1" in cluster.source.text
+    assert context.facts.migration_id in cluster.source.text
+    assert context.facts.undo == {"net0": NET, "onboot": None, "description": ""}
+    assert "warnings" not in context.facts.result
+
+
+@pytest.mark.parametrize("notes", ["x" * 8150, "\N{SNOWMAN}" * 2720], ids=["letters", "bytes"])
+def test_notes_that_are_full_keep_their_text_and_the_copy_is_harmless_all_the_same(cluster, context, notes):
+    cluster.source.text += f"description: {quote(notes)}\n"
+    finish.fence(context)
+    finish.cleanup(context)
+    assert set(cluster.source.options) == {"onboot", "net0"}
+    warnings = report(context.facts)["warnings"]
+    assert len(warnings) == 1
+    assert "notes are full" in warnings[0]
+    assert "beta1/200" in warnings[0]
+
+
+def test_notes_that_are_refused_leave_the_copy_without_start_and_link(cluster, context):
+    write = cluster.source.set_options
+    cluster.source.set_options = lambda options: refuse() if "description" in options else write(options)
+    finish.fence(context)
+    finish.cleanup(context)
+    assert set(cluster.source.options) == {"onboot", "net0"}
+    assert len(report(context.facts)["warnings"]) == 1
 
 
 def test_fence_that_does_not_stop_the_source_is_none(cluster, context):
@@ -60,10 +101,11 @@ def test_fence_that_does_not_stop_the_source_is_none(cluster, context):
 
 def test_second_fence_changes_nothing(cluster, context):
     finish.fence(context)
-    cluster.source.text += f"description: {cluster.source.options['description']}\n".replace("\n\n", "\n")
     cluster.source.options.clear()
+    undo = dict(context.facts.undo)
     finish.fence(context)
-    assert cluster.source.options == {}
+    finish.cleanup(context)
+    assert (cluster.source.options, context.facts.undo) == ({}, undo)
 
 
 def test_lock_that_cannot_be_taken_off_is_residue(context):

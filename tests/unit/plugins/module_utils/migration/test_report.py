@@ -32,5 +32,16 @@ def test_result_of_a_failed_migration_names_the_error(tmp_path):
     assert result["source"] == {"vmid": 100, "state": "running", "lock": None}
 
 
+def test_warnings_are_sentences(tmp_path):
+    cluster = Cluster()
+    cluster.source.unlock = cluster.source.set_lock  # as somebody else's lock answers
+    cluster.faults.refuse["start"] = "no"
+    assert report(run(cluster, tmp_path).facts)["warnings"] == ["VM 100: locked [LOCK_FOREIGN]"]
+
+
+def test_result_without_warnings_says_so(tmp_path):
+    assert report(run(Cluster(), tmp_path).facts)["warnings"] == []
+
+
 def test_result_is_json(tmp_path):
     assert json.loads(json.dumps(report(run(Cluster(), tmp_path).facts)))["transport"] == "websocket"
