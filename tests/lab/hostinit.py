@@ -44,7 +44,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 WRAPPER = """#!{python} -I
 import sys
-sys.pycache_prefix = "/run/lab-pycache"
+sys.pycache_prefix = {pycache!r}
 sys.path.insert(0, "{machinery}")
 sys.argv[0] = "{name}"
 import runpy
@@ -217,7 +217,8 @@ def build_root(settings: dict) -> str:
         bind(settings["guest"], root + "/opt/lab-guest", read_only=True)
     for name, path in settings["storages"].items():
         bind(os.path.join(state, "storage", name), root + path)
-    small_storage(root, settings["small"]["path"], settings["small"]["mib"], state)
+    if settings["small"]["mib"]:
+        small_storage(root, settings["small"]["path"], settings["small"]["mib"], state)
     return root
 
 
@@ -301,18 +302,21 @@ def write_files(settings: dict) -> None:
     pam = "yes" if settings["systemd"] else "no"
     write("/etc/ssh/lab_sshd_config", SSHD_CONFIG.format(listen=listen, pam=pam))
     unlock_root()
-    python = PYTHON if settings["venv"] else "/usr/bin/python3"
+    common = {
+        "python": PYTHON if settings["venv"] else "/usr/bin/python3",
+        "machinery": MACHINERY,
+        # The lab's code is read-only in a host; a machine's copy of it has its byte code beside it already.
+        "pycache": None if settings["compiled"] else "/run/lab-pycache",
+    }
     for name in COMMANDS:
         write(
             "/usr/sbin/" + name,
-            WRAPPER.format(
-                python=python, machinery=MACHINERY, name=name, module="lab.commands." + name.replace("-", "_")
-            ),
+            WRAPPER.format(name=name, module="lab.commands." + name.replace("-", "_"), **common),
             0o755,
         )
     write(
         "/usr/lib/lab-api",
-        WRAPPER.format(python=python, machinery=MACHINERY, name="lab-api", module="lab.api.server"),
+        WRAPPER.format(name="lab-api", module="lab.api.server", **common),
         0o755,
     )
     write("/run/lab-guest.json", json.dumps(settings["guest_boot"]) + "\n")

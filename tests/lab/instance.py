@@ -17,13 +17,15 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import cluster_files, inventory, network
 from .hosts import Host, namespace_pids, remove_cgroups
-from .network import AddressPlan, Clusters
+from .machine.host import MachineHost, machine_settings, outer_batch
+from .network import AddressPlan, Clusters, HostAddresses
 from .trees import HostType, lower
 
 __all__ = ["CHECKOUT", "STATE", "Lab", "LabError", "down", "in_use", "instances"]
@@ -136,12 +138,14 @@ class Lab:
         guest: dict | None = None,
         target_root: bool = False,
         slow_mib: int = SMALL_STORAGE_MIB,
+        prepare: Callable[[Lab], None] | None = None,
     ) -> Lab:
         """Bring an instance up; whatever goes wrong (Ctrl-C too), nothing of it stays.
 
         clusters: see AddressPlan; `{"alpha": 1, "beta": {"beta1": "trixie"}}` gives beta1 QEMU 10.0.
         personality is what /etc/lab/personality.json says in every host. guest is {"directory", "kernel", "initrd",
         "append"} of guest.build.build(), made here if not given; an empty one gives hosts that boot no guest.
+        prepare is called when every file is there and before any host starts: the only time for files of a machine.
         """
         _require_root()
         wanted = dict(clusters or DEFAULT_CLUSTERS)
@@ -156,7 +160,7 @@ class Lab:
             plan, claim = _claim(wanted, instance, state)
         lab = cls(plan, state / str(plan.instance), slow_mib=slow_mib)
         try:
-            lab._make(api, personality or {}, guest, target_root)
+            lab._make(api, personality or {}, guest, target_root, prepare)
         except BaseException:
             down(plan.instance, state=state)
             raise
@@ -164,7 +168,14 @@ class Lab:
             os.close(claim)
         return lab
 
-    def _make(self, api: bool, personality: dict, guest: dict, target_root: bool) -> None:
+    def _make(
+        self,
+        api: bool,
+        personality: dict,
+        guest: dict,
+        target_root: bool,
+        prepare: Callable[[Lab], None] | None,
+    ) -> None:
         started = time.monotonic()
         network.ip_batch(network.machine_batch(self.plan))
         network.ip_batch(network.fabric_batch(self.plan), self.plan.fabric)
@@ -172,7 +183,7 @@ class Lab:
         addresses = self.plan.hosts()
         with ThreadPoolExecutor(max_workers=8) as pool:
             wires = [
-                pool.submit(network.ip_batch, network.host_batch(self.plan, host), self.plan.namespace(host.name))
+                pool.submit(network.ip_batch, _wires(self.plan, host), self.plan.namespace(host.name))
                 for host in addresses
             ]
             self._write_state(guest)
@@ -181,6 +192,8 @@ class Lab:
             for host in self.hosts.values():
                 host.has_api = api and (CHECKOUT / "tests" / "lab" / "api" / "server.py").exists()
                 self._write_init(host, personality, guest, api)
+            if prepare:
+                prepare(self)
             for job in [pool.submit(host.start) for host in self.hosts.values()]:
                 job.result()
             for job in [pool.submit(host.wait_ready) for host in self.hosts.values()]:
@@ -202,7 +215,8 @@ class Lab:
                 for storage in cluster_files.STORAGES:
                     (state / "storage" / storage / "images").mkdir(parents=True)
                 _keygen(state / "host_key", host.name)
-                self.hosts[host.name] = Host(self.plan, host, state, prints[host.name], tokens=secrets)
+                made = _host_class(host)(self.plan, host, state, prints[host.name], tokens=secrets)
+                self.hosts[host.name] = made
 
     def _write_init(self, host: Host, personality: dict, guest: dict, api: bool) -> None:
         names = "".join(
@@ -233,6 +247,7 @@ class Lab:
             "pve": str(self.directory / "clusters" / host.cluster / "pve"),
             "tests": str(CHECKOUT / "tests"),
             "venv": str(venv or ""),
+            "compiled": False,
             "guest": str(guest["directory"]) if guest else "",
             "guest_boot": boot,
             "storages": cluster_files.STORAGES,
@@ -252,6 +267,8 @@ class Lab:
                 "migration": host.migration_address,
             },
         }
+        if kind is HostType.MACHINE:
+            settings.update(machine_settings(self.plan, host.addresses, settings))
         path = host.state / "init.json"
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         path.chmod(0o600)
@@ -316,7 +333,7 @@ class Lab:
         lab = cls(plan, directory, slow_mib=facts["slow_mib"])
         for addresses in plan.hosts():
             known = facts["hosts"][addresses.name]
-            host = Host(
+            host = _host_class(addresses)(
                 plan,
                 addresses,
                 directory / "hosts" / addresses.name,
@@ -496,6 +513,15 @@ def _venv() -> Path | None:
 def _hidden() -> list[str]:
     """Directories of the machine that no host may see: the checkout (with every lab's state) and the homes."""
     return sorted({"/home", "/mnt", "/media", str(CHECKOUT)})
+
+
+def _host_class(host: HostAddresses) -> type[Host]:
+    return MachineHost if host.kind is HostType.MACHINE else Host
+
+
+def _wires(plan: AddressPlan, host: HostAddresses) -> list[str]:
+    """ip -batch lines for a host's namespace: its addresses, or the cables of a machine that has them inside."""
+    return outer_batch() if host.kind is HostType.MACHINE else network.host_batch(plan, host)
 
 
 def _interfaces(host: Host) -> str:

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .trees import HostType
+
 if TYPE_CHECKING:
     from .instance import Lab
 
@@ -68,9 +70,11 @@ def inventory(lab: Lab, token: str, target_root: bool) -> dict:
                 if host.cluster == name
             }
         }
+    emulated = any(host.addresses.kind is HostType.MACHINE for host in lab.hosts.values())
     return {
         "all": {
             "vars": {
+                **({"ansible_timeout": 60} if emulated else {}),  # a key exchange takes its time there
                 "ansible_user": "root",
                 "ansible_python_interpreter": "/usr/bin/python3",
                 "ansible_pipelining": True,

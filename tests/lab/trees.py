@@ -70,6 +70,8 @@ class HostType(str, enum.Enum):
     """Debian 13: QEMU 10.0, Python 3.13."""
     SYSTEMD = "systemd"
     """Debian 13 with systemd as PID 1."""
+    MACHINE = "machine"
+    """Debian 13 on a kernel of its own: a virtual machine (lab.machine)."""
 
 
 def lower(kind: HostType) -> Path:

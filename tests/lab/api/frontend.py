@@ -59,6 +59,7 @@ class Worker:
         self._kept: Set["asyncio.Task[None]"] = set()
         self.thirsty: Set[Backend] = set()
         self._next_poll: Optional[asyncio.TimerHandle] = None
+        self._calm = current().calm
         self._bucket = 0.0
         self._filled = 0.0
 
@@ -134,7 +135,7 @@ class Worker:
             backend.close()
             self.lingering.discard(backend)
         busy = self.lingering or self.ghosts or any(connection.backend for connection in self.connections)
-        self._next_poll = self.loop.call_later(FAULT_POLL if busy else IDLE_POLL, self._poll_faults)
+        self._next_poll = self.loop.call_later(self._pause(FAULT_POLL, bool(busy)), self._poll_faults)
 
     def allowance(self) -> int:
         """Bytes that may be passed on to UNIX sockets now: a bucket filled at the drain rate."""
@@ -196,4 +197,8 @@ class Worker:
     def _poll_stats(self) -> None:
         self.stats.write(self._summaries(), self.drain)
         busy = any(connection.backend for connection in self.connections)
-        self.loop.call_later(STATS_POLL if busy else IDLE_POLL, self._poll_stats)
+        self.loop.call_later(self._pause(STATS_POLL, busy), self._poll_stats)
+
+    def _pause(self, seconds: float, busy: bool) -> float:
+        """Seconds until one looks again; a calm host takes more of them, most of all when it has nothing to do."""
+        return max(self._calm, seconds) if busy else max(10 * self._calm, IDLE_POLL)

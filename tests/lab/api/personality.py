@@ -4,7 +4,7 @@
 
 One file per host, /etc/lab/personality.json, read afresh at each use so that a test may rewrite it:
 ``{"personality": "hardened", "event_loop": "perl", "time_scale": 1.0, "long_scale": 1.0,
-"workers": 3, "statd": 2.0}``.
+"workers": 3, "statd": 2.0, "calm": 0.0}``.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ class Personality:
     workers: int = 3
     statd: float = 2.0
     """seconds between the reports of the status daemon (the real one takes about 10), 0 = there is none"""
+    calm: float = 0.0
+    """seconds at least between two looks for faults and two statistics of the front end: they cost an emulated
+    processor more than the tunnels do"""
 
 
 def current(path: str = "") -> Personality:
@@ -85,6 +88,7 @@ def current(path: str = "") -> Personality:
         float(os.environ.get("LAB_LONG_SCALE", data.get("long_scale", 1.0))),
         int(data.get("workers", 3)),
         float(data.get("statd", 2.0)),
+        float(data.get("calm", 0.0)),
     )
 
 

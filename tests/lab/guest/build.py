@@ -7,7 +7,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from . import initramfs
 
-__all__ = ["APPEND", "BuildError", "build"]
+__all__ = ["APPEND", "BuildError", "build", "compile_static", "kernel", "pack_initrd"]
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[2] / "build" / "cache" / "guest"
@@ -45,16 +44,23 @@ def build(cache: Path = CACHE) -> dict:
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / "kernel.json").exists():
-            _fetch_kernel(cache)
-        kernel = json.loads((cache / "kernel.json").read_text(encoding="ascii"))
-        digest = hashlib.sha256(kernel["version"].encode())
+        found = kernel(cache)
+        digest = hashlib.sha256(found["version"].encode())
         for source in ("worker.c", "initramfs.py", "build.py"):
             digest.update((HERE / source).read_bytes())
         initrd = "initrd-%s" % digest.hexdigest()[:16]
         if not (cache / initrd).exists():
             _make_initrd(cache, initrd)
     return {"directory": cache, "kernel": "vmlinuz", "initrd": initrd, "append": APPEND}
+
+
+def kernel(cache: Path, modules: tuple[str, ...] = initramfs.MODULES) -> dict:
+    """Version of the kernel in cache and its modules in the order they are to be loaded; fetched where missing. The
+    caller keeps others away."""
+    facts = cache / "kernel.json"
+    if not facts.exists():
+        _fetch_kernel(cache, modules)
+    return json.loads(facts.read_text(encoding="ascii"))
 
 
 def _kernel_package() -> str:
@@ -65,8 +71,8 @@ def _kernel_package() -> str:
     return found.group(1)
 
 
-def _fetch_kernel(cache: Path) -> None:
-    """Download and unpack the kernel package; keep the kernel and the modules that a guest may need."""
+def _fetch_kernel(cache: Path, modules: tuple[str, ...]) -> None:
+    """Download and unpack the kernel package; keep the kernel and the modules that are wanted of it."""
     try:
         package = _kernel_package()
     except BuildError:
@@ -81,10 +87,10 @@ def _fetch_kernel(cache: Path) -> None:
             _run(["apt-get", "download", "-qq", package], cwd=place)
         (place / "tree").mkdir()
         _run(["dpkg-deb", "-x", str(next(place.glob("*.deb"))), str(place / "tree")])
-        _keep_kernel(place / "tree", cache, package)
+        _keep_kernel(place / "tree", cache, package, modules)
 
 
-def _keep_kernel(tree: Path, cache: Path, package: str) -> None:
+def _keep_kernel(tree: Path, cache: Path, package: str, wanted: tuple[str, ...]) -> None:
     base = next(path for path in (tree / "lib" / "modules", tree / "usr" / "lib" / "modules") if path.is_dir())
     base = next(base.iterdir())
     files = {re.sub(r"\.ko(\.\w+)?$", "", path.name).replace("-", "_"): path for path in base.rglob("*.ko*")}
@@ -100,7 +106,7 @@ def _keep_kernel(tree: Path, cache: Path, package: str) -> None:
     modules = cache / "modules"
     shutil.rmtree(modules, ignore_errors=True)
     modules.mkdir()
-    order = initramfs.module_order(initramfs.MODULES, read)
+    order = initramfs.module_order(wanted, read)
     for name, data in order:
         (modules / name).write_bytes(data)
     shutil.copyfile(next((tree / "boot").glob("vmlinuz-*")), cache / "vmlinuz")
@@ -111,31 +117,36 @@ def _keep_kernel(tree: Path, cache: Path, package: str) -> None:
 
 
 def _make_initrd(cache: Path, initrd: str) -> None:
-    worker = cache / "worker"
-    _compile(worker)
+    compile_static(HERE / "worker.c", cache / "worker")
+    for old in cache.glob("initrd-*"):
+        if old.stat().st_mtime < time.time() - KEEP:  # a lab that is up still boots from its own
+            old.unlink()
+    pack_initrd(cache, cache / "worker", cache / initrd)
+
+
+def pack_initrd(cache: Path, init: Path, initrd: Path) -> None:
+    """An initramfs of a program as /init and the modules in cache, which it has to load by the order of their names."""
     names = json.loads((cache / "kernel.json").read_text(encoding="ascii"))["modules"]
     entries = [
         initramfs.directory("dev"),
         initramfs.device("dev/console", 5, 1),
         initramfs.directory("modules"),
-        initramfs.file("init", worker.read_bytes(), 0o755),
+        initramfs.file("init", init.read_bytes(), 0o755),
     ]
     entries += [
         initramfs.file("modules/%02d-%s" % (number, name), (cache / "modules" / name).read_bytes())
         for number, name in enumerate(names)
     ]
-    for old in cache.glob("initrd-*"):
-        if old.stat().st_mtime < time.time() - KEEP:  # a lab that is up still boots from its own
-            old.unlink()
-    (cache / "initrd.new").write_bytes(initramfs.pack(entries))
-    os.replace(cache / "initrd.new", cache / initrd)
+    new = cache / "initrd.new"
+    new.write_bytes(initramfs.pack(entries))
+    new.replace(initrd)
 
 
-def _compile(worker: Path) -> None:
-    """tcc first: it is small and needs no headers."""
+def compile_static(source: Path, target: Path) -> None:
+    """A program without a C library. tcc first: it is small and needs no headers."""
     for compiler in (TCC, GCC):
         if shutil.which(compiler[0]):
-            _run([*compiler, "-o", str(worker), str(HERE / "worker.c")])
+            _run([*compiler, "-o", str(target), str(source)])
             return
     raise BuildError("neither tcc nor gcc is installed")
 
