@@ -34,7 +34,7 @@ from .states import Phase
 
 __all__ = ["WorkerEngine", "worker_engine"]
 
-_START_TIMEOUT = 40.0  # seconds for `worker.pyz start`
+_START_TIMEOUT = 90.0  # seconds for `worker.pyz start`, which waits for its worker
 _FORWARD_TIMEOUT = 90.0  # seconds; a look at a target that does not answer takes its deadlines
 _RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
 _AVAILABLE = {policy.NAMES[0]: None}

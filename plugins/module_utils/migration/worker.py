@@ -41,7 +41,7 @@ from .steps import STEPS
 __all__ = ["Worker", "main"]
 
 _LOG_BYTES = 1 << 20  # of each of the two log files
-_START_TIMEOUT = 20.0  # seconds until the control socket of a new worker answers
+_START_TIMEOUT = 60.0  # seconds until the control socket of a new worker answers; two Pythons start one after the other
 _RESTARTS = 3  # in _RESTART_WINDOW seconds (DESIGN 2)
 _RESTART_WINDOW = 60.0
 _PATIENCE = 90.0  # seconds that a caller waits with a worker that cannot get out of its phase
