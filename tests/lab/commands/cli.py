@@ -127,7 +127,8 @@ def _boolean(text: str) -> str:
 def main(program: str, commands: Mapping[str, Command], argv: Optional[Sequence[str]] = None) -> int:
     """Run one command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if argv is None:  # a process of its own, which ends with its reader
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     name, command = _find(commands, words)
     if command is None:
         problem = f"unknown command '{program} {words[0]}'" if words else "no command specified"

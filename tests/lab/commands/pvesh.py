@@ -83,7 +83,8 @@ def run(node: Node, verb: str, path: str, words: Sequence[str]) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if argv is None:  # a process of its own, which ends with its reader
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if words[:1] and words[0] in VERBS and len(words) < 2:
         complain("400 not enough arguments\npvesh %s <api_path> [OPTIONS] [FORMAT_OPTIONS]" % words[0])
         return 255
