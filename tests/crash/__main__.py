@@ -18,6 +18,9 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 def wanted(words: list[str]) -> list[tuple[Case, bool]]:
     chosen = [case for case in cases() if not words or any(word in case.name for word in words)]
-    return [(case, target_root) for case in chosen for target_root in (True, False)]
+    return [(case, target_root) for case in chosen for target_root in case.modes]
 
 
 def _lab() -> contextlib.AbstractContextManager[Lab]:
@@ -69,19 +72,45 @@ def _lab() -> contextlib.AbstractContextManager[Lab]:
     return contextlib.nullcontext(Lab.attach(int(kept))) if kept else Lab.up()
 
 
-def run_all(todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
-    """Run the cases in one lab; the results are on disk after each."""
-    with _lab() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
-        controller = Controller(lab, Path(directory))
-        for number, (case, target_root) in enumerate(todo, 1):
-            row = Trial(lab, controller, case, target_root).run().row()
-            rows.append(row)
-            write(rows)
+class Round:
+    """The cases that are left to be run and the rows of those that were, shared by the lanes."""
+
+    def __init__(self, todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
+        self._left, self._count = deque(todo), len(todo)
+        self._rows = rows
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Two lanes, each with a lab of its own: a case waits more than it computes. Ends after the cases that run."""
+        lanes = 1 if os.environ.get("LAB_INSTANCE") else 2
+        with ThreadPoolExecutor(lanes) as pool:
+            try:
+                for lane in [pool.submit(self._lane) for _ in range(lanes)]:
+                    lane.result()
+            finally:
+                self._left.clear()
+
+    def _lane(self) -> None:
+        with _lab() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
+            controller = Controller(lab, Path(directory))
+            while (chosen := self._next()) is not None:
+                self._take(Trial(lab, controller, *chosen).run().row())
+
+    def _next(self) -> tuple[Case, bool] | None:
+        with self._lock:
+            return self._left.popleft() if self._left else None
+
+    def _take(self, row: dict[str, Any]) -> None:
+        """The results are on disk after each case."""
+        with self._lock:
+            self._rows.append(row)
+            write(self._rows)
+            self._count -= 1
             mark = "ok" if row["ok"] else "FAILED"
-            rooted = "with" if target_root else "without"
+            rooted = "with" if row["target_root"] else "without"
             got = row["got"].partition("\n")[0]
-            text = f"{case.name} {rooted} root: expected {row['expected']}, got {got} ({row['seconds']} s)"
-            print(f"[{number}/{len(todo)}] {mark} {text}", flush=True)
+            text = f"{row['case']} {rooted} root: expected {row['expected']}, got {got} ({row['seconds']} s)"
+            print(f"{mark} {text}, {self._count} left", flush=True)
 
 
 def main() -> int:
@@ -92,14 +121,14 @@ def main() -> int:
     given = parser.parse_args()
     todo = wanted(given.only)
     if given.list:
-        print("\n".join(case.name for case, target_root in todo if target_root))
+        print("\n".join(dict.fromkeys(case.name for case, _target_root in todo)))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = known_rows(given.fresh)
     done = {(row["case"], row["target_root"]) for row in rows}
     open_cases = [(case, target_root) for case, target_root in todo if (case.name, target_root) not in done]
     if open_cases:
-        run_all(open_cases, rows)
+        Round(open_cases, rows).run()
     failed = sum(1 for row in rows if not row["ok"])
     print(f"{len(rows) - failed} passed, {failed} failed")
     return 1 if failed else 0

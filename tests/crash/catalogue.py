@@ -44,6 +44,7 @@ class Case:
 
     ``blow`` names a function of ``blows``; ``values`` are its arguments. ``before`` says that it is set up before the
     play starts (a fault of the lab that waits for its command). ``second`` is the verdict after the play was run again.
+    ``modes``: with and without ``target_root``.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     second: str = "T"
     quick: bool = False
+    modes: tuple[bool, ...] = (True, False)
 
     def expected(self, target_root: bool) -> str:
         return self.rooted if target_root else self.token
@@ -72,6 +74,7 @@ def entering(phase: str, delay: float = 0.0) -> Moment:
 # In COMMIT_INTENT the dead worker may or may not have sent `resume`: both ends are right, a mixture is not.
 JOURNAL_POINTS = (
     ("opened", at("opened"), "S", "S"),
+    ("worker", at("worker"), "S", "S"),
     ("running", at("running"), "S", "S"),
     ("locking", at("locking"), "S", "S"),
     ("lock-taken", at("lock_taken"), "S", "S"),
@@ -85,14 +88,19 @@ JOURNAL_POINTS = (
     ("config-sent", at("config_sent"), "S", "S"),
     ("starting", at("starting"), "S", "S"),
     ("listening", entering("listening"), "S", "S"),
+    ("triggered", at("triggered"), "S", "S"),
     ("mirror", at("mirror"), "S", "S"),
     ("mirroring", entering("mirroring"), "S", "S"),
     ("precopy", entering("precopy"), "S", "S"),
     ("switchover", entering("switchover"), "S", "S"),
     ("commit-intent", at("COMMIT_INTENT"), "S/T", "S/T/H"),
+    ("proof", at("proof"), "T", "T"),
     ("committed", at("COMMITTED"), "T", "T"),
     ("neutralising", at("neutralising"), "T", "T"),
+    ("source-state", at("source_state"), "T", "T"),
     ("source-fenced", at("SOURCE_FENCED"), "T", "T"),
+    ("result", at("result"), "T", "T"),
+    ("completed", entering("completed"), "T", "T"),
 )
 # Before the fsync: what the worker wrote it alone knows of, nothing that the record is to make safe was begun. The next
 # worker reads the record all the same, for the file outlives its writer, so the verdicts are those above; but there is
@@ -117,10 +125,14 @@ def worker_kills() -> Iterator[Case]:
 
 
 def worker_kills_before_fsync() -> Iterator[Case]:
-    for name, moment, *known in JOURNAL_POINTS:
+    """With and without root in turn: what the record says is the same as behind its fsync, which has both."""
+    for number, (name, moment, *known) in enumerate(JOURNAL_POINTS):
         rooted, token = UNSYNCED_VERDICTS.get(name, known)
-        moment = replace(moment, unsynced=True)
-        yield Case(f"worker-killed-before-fsync-of-{name}", "kill_worker", rooted, token, moment)
+        modes = (True, False) if name in UNSYNCED_VERDICTS else (number % 2 == 0,)
+        yield Case(
+            f"worker-killed-before-fsync-of-{name}", "kill_worker", rooted, token, replace(moment, unsynced=True),
+            modes=modes,
+        )  # fmt: skip
 
 
 def worker_stops() -> Iterator[Case]:

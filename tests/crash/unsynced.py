@@ -85,10 +85,10 @@ def attach(scene: Any, watch: JournalWatch, deadline: float) -> Tracer | None:
 
     A worker is left alone until its first record: nothing needs it before, and its start under strace is slow.
     """
-    opening = scene.case.moment.kind == "opened"
-    words = f"{WORKER} {'start' if opening else 'run'} "
+    kind = scene.case.moment.kind
+    words = f"{WORKER} {'start' if kind == 'opened' else 'run'} "
     while time.monotonic() < deadline and scene.play.poll() is None:
-        if opening or any(record["kind"] == "worker" for record in watch.records()):
+        if kind in ("opened", "worker") or any(record["kind"] == "worker" for record in watch.records()):
             for pid in processes(scene.source_host, words):
                 with contextlib.suppress(ProcessLookupError):
                     return Tracer(pid)
