@@ -206,8 +206,12 @@ mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under sy
 	@$(PYTEST) $(REPORT) -m mixed tests/e2e
 
 .PHONY: molecule
-molecule: packages venv ## The scenarios of extensions/molecule, on the lab or on CROSSCLUSTER_INVENTORY
-	@molecule test --all
+molecule: packages venv ## The scenarios of extensions/molecule but nested, on the lab or on CROSSCLUSTER_INVENTORY
+	@molecule test --scenario-name default
+
+.PHONY: test-nested
+test-nested: packages-trees venv ## The scenario nested: a guest moves between two virtual machines (up to half an hour)
+	@molecule test --scenario-name nested
 
 .PHONY: crash
 crash: packages-crash venv ## Every crash case on real QEMU (up to an hour, resumable; build/crash.json)
