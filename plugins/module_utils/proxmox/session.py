@@ -128,7 +128,8 @@ class Session:
             authorization = self.endpoint.authorization(self._secret)
             self._context = self._context or self.endpoint.tls_context()
         except EndpointInvalid as error:
-            raise ApiUnreachable(
+            # pylint cannot see through the relative import that the class is an exception.
+            raise ApiUnreachable(  # pylint: disable=bad-exception-cause
                 f"{self.endpoint.name} cannot be asked: {error.message}",
                 object=error.object,
                 remedy=error.remedy or "Run the play again: it brings the token's secret.",

@@ -55,15 +55,15 @@ class Target:
     def __init__(self):
         self.vms = {}
         self.listed = []
-        self.down = None
+        self.errors = []
 
     def add(self, vmid, status, uuid=UUID, name="web01", node="beta1", description=""):
         self.vms[vmid] = Vm(node, status, {"smbios1": f"uuid={uuid}", "description": description})
         self.listed.append(VmResource(vmid, node, name, "running", ""))
 
     def _vm(self, vmid, node):
-        if self.down:
-            raise self.down
+        for error in self.errors:
+            raise error
         if vmid not in self.vms or self.vms[vmid].node != (node or "beta1"):
             raise VmAbsent("absent", object=f"VM {vmid}", status=500)
         return self.vms[vmid]
@@ -152,13 +152,13 @@ def test_two_vms_of_the_uuid_are_ambiguous(source, target):
 
 def test_vm_that_the_token_may_not_see_is_another_vm(source, target):
     target.add(300, RUNNING)
-    target.down = PrivilegeMissing("no", object="VM 300", status=403)
+    target.errors = [PrivilegeMissing("no", object="VM 300", status=403)]
     assert find(source, target) is None
 
 
 def test_answer_that_does_not_come_is_no_answer(source, target):
     target.add(300, RUNNING)
-    target.down = ApiUnreachable("down", object="api")
+    target.errors = [ApiUnreachable("down", object="api")]
     with pytest.raises(ApiUnreachable):
         find(source, target)
 
