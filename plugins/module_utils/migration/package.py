@@ -4,7 +4,8 @@
 """The worker as one zip, made from the sources that travel in a module's payload (craft 2.7). An edge file.
 
 The module runs from a zip that is deleted when it ends, so the sources are read out of it and installed on the node
-under their digest. Only what is imported statically is in a payload: the two imports below carry everything.
+under their digest, with the byte code that every process of the worker would else make for itself, at each start.
+Only what is imported statically is in a payload: the two imports below carry everything.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import marshal
 import os
 import zipfile
-from typing import Dict, Tuple
+from typing import Dict, Tuple, Union
 
 from ..errors import Side
 from ..transport import pump as _pump  # noqa: F401  carried for the worker's pumps
@@ -103,6 +105,7 @@ else:
 sys.exit(main())
 """
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same sources make the same zip
+_UNCHECKED = (1).to_bytes(4, "little")  # PEP 552: this byte code belongs to its source, nobody needs to look
 
 
 def sources() -> Dict[str, str]:
@@ -122,8 +125,8 @@ def sources() -> Dict[str, str]:
 
 
 def digest(files: Dict[str, str]) -> str:
-    """SHA-256 over name, length and bytes of each file, in order."""
-    total = hashlib.sha256(_MAIN.encode("ascii"))
+    """SHA-256 over the Python that is to run it, and name, length and bytes of each file, in order."""
+    total = hashlib.sha256(_MAIN.encode("ascii") + importlib.util.MAGIC_NUMBER)
     for name in sorted(files):
         data = files[name].encode("utf-8")
         total.update(f"{name} {len(data)}\n".encode("ascii"))
@@ -132,18 +135,28 @@ def digest(files: Dict[str, str]) -> str:
 
 
 def build(files: Dict[str, str]) -> bytes:
-    """The zip: sorted names, a fixed date, an empty ``__init__.py`` in each parent."""
-    members = {"__main__.py": _MAIN}
+    """The zip: sorted names, a fixed date, an empty ``__init__.py`` in each parent, byte code beside each source.
+
+    A Python that the byte code is not for takes the source, for tracebacks too.
+    """
+    members: Dict[str, Union[str, bytes]] = {"__main__.py": _MAIN}
     for name, text in files.items():
         parts = f"{ROOT}.{name}".split(".")
         for depth in range(1, len(parts)):
             members["/".join(parts[:depth]) + "/__init__.py"] = ""
         members["/".join(parts) + ".py"] = text
+        members["/".join(parts) + ".pyc"] = _compiled("/".join(parts) + ".py", text)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(members):
             archive.writestr(zipfile.ZipInfo(path, _EPOCH), members[path])
     return buffer.getvalue()
+
+
+def _compiled(path: str, text: str) -> bytes:
+    """The content of a ``.pyc`` file (PEP 552)."""
+    head = importlib.util.MAGIC_NUMBER + _UNCHECKED + importlib.util.source_hash(text.encode("utf-8"))
+    return head + marshal.dumps(compile(text, path, "exec", dont_inherit=True))
 
 
 def install(library: str = places.LIBRARY) -> Tuple[str, str]:
@@ -155,12 +168,26 @@ def install(library: str = places.LIBRARY) -> Tuple[str, str]:
     name = digest(files)
     directory = os.path.join(library, "worker", name)
     path = os.path.join(directory, "worker.pyz")
+    if _is_whole(path):
+        return name, path
     data = build(files)
-    if os.path.exists(path):
-        with open(path, "rb") as stream:
-            if stream.read() == data:
-                return name, path
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    _write(path + ".sha256", hashlib.sha256(data).hexdigest().encode("ascii"))
+    _write(path, data)
+    return name, path
+
+
+def _is_whole(path: str) -> bool:
+    """Whether the file there is the one that was written."""
+    try:
+        with open(path, "rb") as worker, open(path + ".sha256", "rb") as noted:
+            return hashlib.sha256(worker.read()).hexdigest().encode("ascii") == noted.read()
+    except FileNotFoundError:
+        return False
+
+
+def _write(path: str, data: bytes) -> None:
+    """A whole file, durable, or none."""
     temporary = f"{path}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
@@ -168,4 +195,3 @@ def install(library: str = places.LIBRARY) -> Tuple[str, str]:
         stream.flush()
         os.fsync(stream.fileno())
     os.rename(temporary, path)
-    return name, path

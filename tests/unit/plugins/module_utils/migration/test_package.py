@@ -77,6 +77,26 @@ def test_damaged_package_is_made_anew(tmp_path):
     assert zipfile.ZipFile(path).testzip() is None
 
 
+def test_processes_of_the_worker_load_byte_code(tmp_path):
+    """Compiling was most of what a start of the worker cost the node, three times over."""
+    _digest, path = package.install(str(tmp_path))
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+    assert {name[:-1] for name in names if name.endswith(".pyc")} == {
+        name for name in names if name.endswith(".py") and not name.endswith(("__init__.py", "__main__.py"))
+    }
+    program = f"import sys; sys.path.insert(0, {path!r})\nfrom {package.ROOT}.migration import worker as w\nprint(w.__file__)"
+    told = subprocess.run([sys.executable, "-I", "-B", "-c", program], capture_output=True, check=True, cwd="/")
+    assert told.stdout.strip().endswith(b"migration/worker.pyc")
+
+
+def test_a_python_for_which_the_byte_code_is_not_takes_the_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr(package.importlib.util, "MAGIC_NUMBER", b"\0\0\r\n")
+    _digest, path = package.install(str(tmp_path))
+    done = subprocess.run([sys.executable, "-I", "-B", path], capture_output=True, check=False, cwd="/")
+    assert (done.returncode, done.stderr[:6]) == (2, b"usage:")
+
+
 def test_installed_package_runs_isolated(tmp_path):
     _digest, path = package.install(str(tmp_path))
     done = subprocess.run([sys.executable, "-I", "-B", path], capture_output=True, check=False, cwd="/")
