@@ -113,6 +113,12 @@ class Round:
             print(f"{mark} {text}, {self._count} left", flush=True)
 
 
+def _end(*_signal: Any) -> None:
+    """The cases that run come to their end and the labs are taken down; once is enough to ask for it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="crash", description=__doc__.splitlines()[0])
     parser.add_argument("--fresh", action="store_true")
@@ -123,7 +129,7 @@ def main() -> int:
     if given.list:
         print("\n".join(dict.fromkeys(case.name for case, _target_root in todo)))
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _end)
     rows = known_rows(given.fresh)
     done = {(row["case"], row["target_root"]) for row in rows}
     open_cases = [(case, target_root) for case, target_root in todo if (case.name, target_root) not in done]
