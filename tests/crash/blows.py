@@ -255,6 +255,8 @@ def wait_for(scene: Any, watch: JournalWatch, timeout: float) -> bool:
         records = watch.records()
         if any(moment.matches(record) for record in records):
             time.sleep(moment.delay)
+            if moment.kind == "worker":  # its first word: what was there before was only on its way to it
+                scene.supervisors = supervisors(scene.source_host)
             return True
         if scene.play.poll() is not None:
             # The record may have come between the look and the end.

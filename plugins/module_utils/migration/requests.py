@@ -19,6 +19,8 @@ from .states import Phase, reached
 
 __all__ = ["Requests"]
 
+_FIRST_CALL = 60.0  # seconds; who starts a worker asks it for something at once, or died before it could
+
 
 class Requests:
     """The wishes of the callers, and until when they hold.
@@ -76,6 +78,8 @@ class Requests:
         if self.triggered_at is not None and self._spec.on_controller_loss == "continue":
             return float("inf")
         timeout = self._spec.reservation_timeout if self.triggered_at is None else self._spec.controller_timeout
+        if self.lease is None:
+            timeout = min(timeout, _FIRST_CALL)
         return self._renewed_at + timeout - self._now()
 
     def deadline_left(self) -> float:

@@ -38,6 +38,17 @@ def test_reservation_lives_for_its_timeout():
         requests.check()
 
 
+def test_worker_whom_nobody_ever_asked_for_anything_ends_soon():
+    """Who started it was killed before its first call: the VM must not stay locked for half an hour."""
+    clock = Hand()
+    requests = requests_of(clock)
+    clock.now = 59
+    requests.check()
+    clock.now = 61
+    with pytest.raises(LeaseLost):
+        requests.check()
+
+
 def test_trigger_shortens_the_lease_to_the_controller_timeout():
     clock = Hand()
     requests = requests_of(clock)
