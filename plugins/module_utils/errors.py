@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Dict, Mapping, Optional
 
-__all__ = ["CrossclusterError", "Side"]
+__all__ = ["CrossclusterError", "Side", "sentence"]
 
 
 class Side(enum.Enum):
@@ -58,5 +58,10 @@ class CrossclusterError(Exception):
         }
 
     def __str__(self) -> str:
-        text = f"{self.message} [{self.code}, {self.side.value}, {self.object}]"
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return sentence(self.message, f"{self.code}, {self.side.value}, {self.object}", self.remedy)
+
+
+def sentence(message: str, code: str, remedy: str) -> str:
+    """An error or a warning for people; without a code or a remedy, without them."""
+    text = f"{message} [{code}]" if code else message
+    return f"{text}. {remedy}" if remedy else text

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Mapping, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from .arguments import broken_rule
-from .errors import CrossclusterError
+from .errors import CrossclusterError, sentence
 from .migration.errors import NotFound, TooLate
 from .migration.spec import Spec
 from .migration.states import ABORTABLE, Phase
@@ -68,19 +68,14 @@ def _fail(module: AnsibleModule, result: Dict[str, Any]) -> NoReturn:
     """Ends the module for a migration that ended badly: the error's fields on top of the result's."""
     error = dict(result.pop("error"))
     merged = {**result, **{key: value for key, value in error.items() if value not in (None, "")}}
-    merged["msg"] = _sentence(str(error.get("message", "")), str(error.get("code", "")), str(error.get("remedy", "")))
+    merged["msg"] = sentence(str(error.get("message", "")), str(error.get("code", "")), str(error.get("remedy", "")))
     module.fail_json(**merged)
     raise SystemExit(1)  # never reached
 
 
 def error_result(error: CrossclusterError) -> Dict[str, Any]:
     """The result keys of an error: ``code side object message remedy facts``, and ``msg`` for people."""
-    return {"msg": _sentence(error.message, error.code, error.remedy), **error.to_dict()}
-
-
-def _sentence(message: str, code: str, remedy: str) -> str:
-    text = f"{message} [{code}]" if code else message
-    return f"{text}. {remedy}" if remedy else text
+    return {"msg": sentence(error.message, error.code, error.remedy), **error.to_dict()}
 
 
 def printable(value: Any) -> Any:
@@ -125,7 +120,7 @@ def abort(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[
     Raises:
         CrossclusterError: TOO_LATE, once the migration that could not be ended has come to its own end.
     """
-    vm = {"vmid": parameters["source"]["vmid"], "uuid": parameters["source"].get("uuid")}
+    vm = _vm(parameters)
     if check_mode:
         return _could_abort(engine, vm)
     try:
@@ -138,11 +133,16 @@ def abort(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[
 
 def forward(engine: Any, parameters: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Gives a migration in hold over to the target, or in check mode says whether that can be done."""
-    vm = {"vmid": parameters["source"]["vmid"], "uuid": parameters["source"].get("uuid")}
+    vm = _vm(parameters)
     if not check_mode:
         return dict(engine.forward(**vm))
     result = dict(engine.info(**vm))
     return {**result, "error": None, "changed": result["phase"] == Phase.HOLD.value and not result["forward"]}
+
+
+def _vm(parameters: Mapping[str, Any]) -> Dict[str, Any]:
+    """The VM that is meant, as the engine is asked for it."""
+    return {"vmid": parameters["source"]["vmid"], "uuid": parameters["source"].get("uuid")}
 
 
 def _could_abort(engine: Any, vm: Mapping[str, Any]) -> Dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from e2e.controller import Controller, Play, PlayFailed, Run
-from e2e.moves import Mover
+from e2e.moves import ENDS, Mover
 from e2e.runner import RunnerPlay
 from e2e.sides import STORAGES, Side
 
@@ -30,7 +30,6 @@ from .unsynced import Tracer, wait_unsynced
 MOMENT_TIMEOUT = 180.0  # seconds from the start of the play to the moment
 PLAY_TIMEOUT = 240.0
 WORKER_GONE = 5.0  # seconds without any process of it: whoever would have started it again is gone as well
-ENDS = {"completed", "rolled_back", "lost"}
 HOLD_TIMEOUT = 40.0  # seconds in which a hold may find its proof, once both sides answer
 FINAL_TIMEOUT = 75.0  # safety 6.1: an end is reached within 60 s after both sides answer
 # Blows to a process or a connection that goes on while they are on their way.
@@ -221,7 +220,7 @@ class Trial:
         """The phase in which the move came to rest; a worker that is gone for good leaves it where it is."""
         started = alive_at = time.monotonic()
         while True:
-            phase = self.scene.mover.wait_final(0.5)
+            phase = self.scene.mover.phase
             now = time.monotonic()
             if supervisors(self.scene.source_host):
                 alive_at = now

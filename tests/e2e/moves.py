@@ -20,6 +20,7 @@ from .sides import STORAGES, Side, journals_of
 
 FIRST_VMID = 200
 SETTLE = 30.0  # seconds for what goes on after the play's end
+ENDS = ("completed", "rolled_back", "lost")  # phases in which a move has come to its end
 _numbers = itertools.count(FIRST_VMID)
 
 
@@ -148,15 +149,16 @@ class Mover:
         assert self.target.qemu is None
         assert self.target.volumes() == {}
 
+    @property
+    def phase(self) -> str:
+        """The phase that the last journal of this VM has reached; empty without one."""
+        phases = [record["phase"] for record in self.records() if "phase" in record]
+        return phases[-1] if phases else ""
+
     def wait_final(self, timeout: float = SETTLE) -> str:
         """Wait until the last journal of this VM has reached an end or waits in hold; returns its phase."""
         deadline = time.monotonic() + timeout
-        phase = ""
-        while time.monotonic() < deadline:
-            phases = [record["phase"] for record in self.records() if "phase" in record]
-            phase = phases[-1] if phases else ""
-            if phase in ("completed", "rolled_back", "lost", "hold"):
-                return phase
+        while (phase := self.phase) not in (*ENDS, "hold") and time.monotonic() < deadline:
             time.sleep(0.2)
         return phase
 

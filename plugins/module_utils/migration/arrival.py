@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence
 
 from ..errors import Side
 from ..proxmox.errors import PrivilegeMissing, VmAbsent
@@ -31,6 +31,15 @@ _MOVE_LOCKS = frozenset({"create", "migrate"})
 # What `finish.fence` writes into the notes of the source copy that is kept after a move.
 _KEPT = re.compile(r"\bcrosscluster [0-9a-f]{32}: committed to ")
 _LOOKS = 3  # a look at a monitor that is busy takes 3 s by itself (pve-cli 5)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A VM of the uuid as it was found; no ``status`` when it went away or is not ours to see."""
+
+    vm: VmResource
+    notes: str
+    status: Optional[VmStatus]
 
 
 @dataclass(frozen=True)
@@ -70,17 +79,17 @@ def find(
     moved = facts if facts is not None and facts.phase is Phase.COMPLETED and _same_target(spec, facts) else None
     uuid = uuid or (moved.uuid or None if moved is not None else None)
     vms = target.vm_resources()
-    matching = [vm for vm in _candidates(spec, vms, _name(source), moved) if uuid and _uuid(target, vm) == uuid]
-    found = [vm for vm in matching if not _is_left(spec, target, vm, ended) and not _is_kept(spec, target, vm)]
+    matching = _of_uuid(target, _candidates(spec, vms, _name(source), moved), uuid) if uuid else []
+    found = [seen for seen in matching if not _is_left(spec, seen, ended) and not _is_kept(spec, seen)]
     if len(found) > 1:
         raise VmAmbiguous(
-            f"the VMs {[vm.vmid for vm in found]} of the target have the uuid of VM {spec.vmid}",
+            f"the VMs {[seen.vm.vmid for seen in found]} of the target have the uuid of VM {spec.vmid}",
             side=Side.TARGET,
             object=f"VM {spec.vmid}",
             remedy="Find out which one is the VM; a uuid must not be used twice",
         )
     if found:
-        return _judge(spec, source, target, found[0], moved)
+        return _judge(spec, source, found[0], moved)
     if moved is not None and not matching:
         _check_gone(spec, source, target, moved)
     return None
@@ -145,12 +154,21 @@ def _name(source: SourceNode) -> str:
         return ""  # the kept copy was removed, as its owner may
 
 
-def _uuid(target: TargetApi, vm: VmResource) -> Optional[str]:
-    try:
-        smbios = target.vm_config(vm.vmid, vm.node).get("smbios1")
-    except (VmAbsent, PrivilegeMissing):
-        return None  # gone meanwhile, or not ours to see; any other error means that nothing is known
-    for part in str(smbios or "").split(","):
+def _of_uuid(target: TargetApi, vms: Sequence[VmResource], uuid: str) -> List[_Seen]:
+    """Those of the VMs that have the uuid; each is looked at once."""
+    found = []
+    for vm in vms:
+        try:
+            config = target.vm_config(vm.vmid, vm.node)
+        except (VmAbsent, PrivilegeMissing):
+            continue  # gone meanwhile, or not ours to see; any other error means that nothing is known
+        if _uuid(config) == uuid:
+            found.append(_Seen(vm, str(config.get("description") or ""), _status(target, vm)))
+    return found
+
+
+def _uuid(config: Mapping[str, Any]) -> Optional[str]:
+    for part in str(config.get("smbios1") or "").split(","):
         if part.startswith("uuid="):
             return part[5:].lower()
     return None
@@ -168,32 +186,31 @@ def _status(target: TargetApi, vm: VmResource) -> Optional[VmStatus]:
         return None
 
 
-def _is_left(spec: Spec, target: TargetApi, vm: VmResource, ended: Sequence[Facts]) -> bool:
+def _is_left(spec: Spec, seen: _Seen, ended: Sequence[Facts]) -> bool:
     """Whether an attempt that was rolled back left it, and it lies there as it was left: locked, and nothing runs.
 
     Raises:
         TargetResidue: it has the number that is asked for.
     """
+    status = seen.status
+    if status is None or status.lock not in _MOVE_LOCKS or status.runs:
+        return False
     for facts in ended:
-        if facts.target_vmid == vm.vmid and _same_target(spec, facts):
-            status = _status(target, vm)
-            if status is not None and status.lock in _MOVE_LOCKS and not status.runs:
-                if vm.vmid == _wanted(spec):
-                    raise _residue_of(facts)
-                return True
+        if facts.target_vmid == seen.vm.vmid and _same_target(spec, facts):
+            if seen.vm.vmid == _wanted(spec):
+                raise _residue_of(facts)
+            return True
     return False
 
 
-def _is_kept(spec: Spec, target: TargetApi, vm: VmResource) -> bool:
+def _is_kept(spec: Spec, seen: _Seen) -> bool:
     """Whether it is the source copy of a move away from there: marked, stopped and locked (finish.fence).
 
     Raises:
         TargetResidue: it has the number that is asked for.
     """
-    status = _status(target, vm)
-    if status is None or status.status != "stopped" or status.lock != "migrate":
-        return False
-    if _KEPT.search(str(target.vm_config(vm.vmid, vm.node).get("description") or "")) is None:
+    vm, status = seen.vm, seen.status
+    if status is None or status.status != "stopped" or status.lock != "migrate" or not _KEPT.search(seen.notes):
         return False
     if vm.vmid == _wanted(spec):
         raise TargetResidue(
@@ -206,11 +223,9 @@ def _is_kept(spec: Spec, target: TargetApi, vm: VmResource) -> bool:
     return True
 
 
-def _judge(
-    spec: Spec, source: SourceNode, target: TargetApi, vm: VmResource, moved: Optional[Facts]
-) -> Optional[Arrival]:
+def _judge(spec: Spec, source: SourceNode, seen: _Seen, moved: Optional[Facts]) -> Arrival:
     """A VM that is at the target is done if its guest runs there; anything else is told, not repaired."""
-    status = _status(target, vm)
+    vm, status = seen.vm, seen.status
     if status is None:
         raise TargetNotRunning(
             f"VM {vm.vmid} went away while it was looked at",

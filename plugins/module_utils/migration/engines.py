@@ -58,7 +58,7 @@ class WorkerEngine:
         if facts is not None and not facts.final:
             _same_spec(spec, facts)
             return dict(report(facts), changed=facts.phase is not Phase.COMPLETED)
-        arrived = self._arrived(spec, secret, facts)
+        arrived = self._arrived(spec, secret, facts, _ended_with_residue(spec))
         if arrived is not None:
             return arrived
         source, target = SourceNode(spec.vmid), _target(spec, secret)
@@ -101,10 +101,11 @@ class WorkerEngine:
             if running is not None:
                 return running
             facts = places.read_facts(facts.migration_id)
-        arrived = self._arrived(spec, secret, facts)
+        ended = _ended_with_residue(spec)
+        arrived = self._arrived(spec, secret, facts, ended)
         if arrived is not None:
             return arrived
-        return self._begin(spec, secret, milestone, lease, wait)
+        return self._begin(spec, secret, milestone, lease, wait, ended)
 
     def poll(self, migration_id: str, lease: str, wait: float) -> Dict[str, Any]:
         """State of a migration; renews the lease; returns early when the phase changes."""
@@ -242,7 +243,6 @@ class WorkerEngine:
         """One look: by the worker when it lives or comes back, else by the journal."""
         end = time.monotonic() + wait + _RESTART_PATIENCE
         while True:
-            back = _await_restart(migration_id)
             try:
                 with Client(places.control_socket(migration_id)) as client:
                     result = client.call(op, 0.0, **parameters)
@@ -251,8 +251,8 @@ class WorkerEngine:
                 break
             except WorkerUnreachable:
                 wait = 0.0  # whatever happened, the caller wants to hear of it
-                if back and time.monotonic() < end:
-                    continue  # it died while we listened: is it started again?
+                if time.monotonic() < end and _await_restart(migration_id):
+                    continue
                 facts = places.read_facts(migration_id)
                 result = report(facts)
                 if not facts.final:
@@ -265,14 +265,14 @@ class WorkerEngine:
 
     # A migration that is not there yet, or has ended
 
-    def _arrived(self, spec: Spec, secret: str, facts: Optional[Facts]) -> Optional[Dict[str, Any]]:
+    def _arrived(self, spec: Spec, secret: str, facts: Optional[Facts], ended: List[Facts]) -> Optional[Dict[str, Any]]:
         """The VM is at the target already (DESIGN 3, identity); None when it is not.
 
         Raises:
             TargetNotRunning, TargetResidue, Split, VmAmbiguous, Recorded (TARGET_LOST): nothing is done.
         """
         source, target = SourceNode(spec.vmid), _target(spec, secret)
-        found = arrival.find(spec, _uuid(spec), source, target, facts, _ended_with_residue(spec))
+        found = arrival.find(spec, _uuid(spec), source, target, facts, ended)
         if found is None:
             return None
         known = report(facts) if facts is not None and found.moved else {}
@@ -288,12 +288,14 @@ class WorkerEngine:
             error=None,
         )
 
-    def _begin(self, spec: Spec, secret: str, milestone: str, lease: str, wait: float) -> Dict[str, Any]:
+    def _begin(
+        self, spec: Spec, secret: str, milestone: str, lease: str, wait: float, ended: List[Facts]
+    ) -> Dict[str, Any]:
         choice = policy.choose(spec.transports, _AVAILABLE)
         plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
         target = _target(spec, secret)
         preflight.check_target(spec, plan, target)
-        arrival.check_residue(spec, target, _ended_with_residue(spec))
+        arrival.check_residue(spec, target, ended)
         migration_id = secrets.token_hex(16)
         worker_digest, program = package.install()
         opened = {

@@ -14,6 +14,8 @@ from ..proxmox.vm_config import Drive, Nic, VmConfig
 from .spec import DiskPlace, NicPlace
 
 __all__ = [
+    "FILE_STORAGES",
+    "RAW_STORAGES",
     "Mode",
     "Volume",
     "export_format",
@@ -29,6 +31,10 @@ __all__ = [
 ]
 
 DEFAULT = "default"
+# mtunnel-protocol 7.3. Types that keep images as files, and so in more than one format; and those that besides them
+# give and take a `raw+size` stream (zfspool has its own `zfs` streams and no other).
+FILE_STORAGES = frozenset({"btrfs", "cephfs", "cifs", "dir", "glusterfs", "nfs"})
+RAW_STORAGES = frozenset({"lvm", "lvmthin", "rbd"})
 # Sizes the target's config shows whatever the volume has (mtunnel-protocol 2.3).
 _TPM_SIZE = "4M"
 _DROPPED_KEYS = ("lock", "parent", "digest", "vmstate", "snaptime", "snapstate")

@@ -17,7 +17,7 @@ from ..qemu.errors import QemuError
 from ..qemu.status import BlockDevice, RunState, RunStatus, Version, find_drive
 from . import mapping
 from .errors import Refused
-from .mapping import Mode, Volume
+from .mapping import FILE_STORAGES, RAW_STORAGES, Mode, Volume
 from .plan import Plan
 from .refusals import SourceFacts, VolumeFacts, refusals
 from .spec import Spec
@@ -25,10 +25,6 @@ from .world import Qmp, Source, Target
 
 __all__ = ["check_target", "look", "raise_refusals"]
 
-# Storage types that keep images as files, and so in more than one format (mtunnel-protocol 7.3).
-_FILE_STORAGES = frozenset({"dir", "nfs", "cifs", "cephfs", "glusterfs", "btrfs"})
-# mtunnel-protocol 7.3: only these take a `raw+size` stream; zfspool takes its own `zfs` streams and no other.
-_IMPORT_STORAGES = _FILE_STORAGES | {"lvm", "lvmthin", "rbd"}
 _MACHINE = re.compile(r"pc-(q35|i440fx)-([0-9]{1,3})\.([0-9]{1,3})(?:\+pve[0-9]+)?", re.ASCII)
 _MOVABLE = {RunState.RUNNING: "running", RunState.PAUSED: "paused"}
 
@@ -217,14 +213,14 @@ def check_target(spec: Spec, plan: Plan, target: Target) -> None:
             )
     for volume in plan.volumes:
         kind = available[volume.storage].type
-        if volume.mode is Mode.IMPORT and kind and kind not in _IMPORT_STORAGES:
+        if volume.mode is Mode.IMPORT and kind and kind not in FILE_STORAGES | RAW_STORAGES:
             raise _refuse_target(
                 "IMPORT_UNSUPPORTED",
                 f"storage {volume.storage}",
                 f"storage {volume.storage} ({kind}) cannot take {volume.key}, which travels as an image stream",
                 f"Give disks.{volume.key} a storage that is a directory, LVM or Ceph RBD",
             )
-        if volume.format != "raw" and kind and kind not in _FILE_STORAGES:
+        if volume.format != "raw" and kind and kind not in FILE_STORAGES:
             _check_format(spec, volume, kind)
     _check_machine(spec, plan, target)
     _check_space(plan, {name: entry.available for name, entry in available.items()})

@@ -16,7 +16,7 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional,
 from ..errors import Side
 from ..proxmox.errors import ConfigInvalid
 from ..proxmox.vm_config import Drive, Nic, VmConfig, parse_properties, split_key
-from .mapping import Mode, Volume, place_of, volumes
+from .mapping import FILE_STORAGES, RAW_STORAGES, Mode, Volume, place_of, volumes
 from .spec import DiskPlace, NicPlace
 
 __all__ = ["Refusal", "SourceFacts", "VolumeFacts", "refusals"]
@@ -101,8 +101,6 @@ _DRIVE_OPTIONS = _words("""
     product queues replicate rerror serial size ssd vendor version werror wwn""")
 _NIC_OPTIONS = _words("firewall link_down mtu queues rate tag trunks")
 _VGA_TYPES = _words("cirrus none serial0 serial1 serial2 serial3 std virtio vmware")
-_FILE_STORAGES = _words("btrfs cephfs cifs dir glusterfs nfs")
-_RAW_STORAGES = _words("lvm lvmthin rbd")
 _ASCII_FREE = ("description",)
 
 
@@ -392,7 +390,7 @@ def _inactive(volume: Volume) -> Iterator[Refusal]:
 
 def _exportable(kind: str, image_format: str) -> bool:
     """mtunnel-protocol 7.3: images in files, and raw ones on LVM and RBD; a qcow2 on LVM is a chain of snapshots."""
-    return not kind or kind in _FILE_STORAGES or (kind in _RAW_STORAGES and image_format == "raw")
+    return not kind or kind in FILE_STORAGES or (kind in RAW_STORAGES and image_format == "raw")
 
 
 def _network(config: VmConfig, _facts: SourceFacts) -> Iterator[Refusal]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional
 
+from ..errors import sentence
 from .history import Facts
 from .states import FINAL, Phase
 
@@ -44,7 +45,7 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
         "pause_ms": result.get("pause_ms"),
         "attempts": facts.attempts,
         "residue": list(facts.residue),
-        "warnings": [_sentence(warning) for warning in result.get("warnings", [])],
+        "warnings": [_warning(warning) for warning in result.get("warnings", [])],
         "proof": dict(facts.proof),
         "run_state": facts.running.get("run_state"),
         "commit_intent": facts.intents > 0,
@@ -56,10 +57,9 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
     }
 
 
-def _sentence(warning: Mapping[str, Any]) -> str:
-    """A warning for people, as Ansible shows it at the end of a task."""
-    text = f"{warning.get('object')}: {warning.get('message')} [{warning.get('code')}]"
-    return f"{text}. {warning['remedy']}" if warning.get("remedy") else text
+def _warning(told: Mapping[str, Any]) -> str:
+    """A warning as Ansible shows it at the end of a task."""
+    return sentence(f"{told.get('object')}: {told.get('message')}", str(told.get("code")), told.get("remedy") or "")
 
 
 def _source_lock(facts: Facts) -> Optional[str]:

@@ -182,7 +182,7 @@ def test_moved_vm_that_does_not_run_there_is_told(source, target, status):
 
 def test_monitor_that_was_busy_is_asked_again(source, target):
     source.qemu.alive = False
-    target.add(200, [STOPPED, BUSY, RUNNING])
+    target.add(200, [BUSY, RUNNING])
     assert find(source, target, completed()).vmid == 200
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 
@@ -155,21 +156,12 @@ def test_configuration_that_is_shown_hides_what_nobody_should_read():
 def test_forward_asks_the_worker_only_for_a_running_vm_in_hold(source, monkeypatch, run_state):
     asked = []
 
-    class Client:
-        def __init__(self, *_arguments):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_exception):
-            pass
-
+    class Worker:
         def call(self, op, *_arguments):
             asked.append(op)
             return {"phase": "hold", "forward": True, "error": {"code": "HELD"}}
 
-    monkeypatch.setattr(engines, "Client", Client)
+    monkeypatch.setattr(engines, "Client", lambda _path: contextlib.nullcontext(Worker()))
     journal_of(("running", {"facts": {"run_state": run_state}}), ("phase", {"phase": "hold"}))
     given = engines.WorkerEngine().forward(vmid=spec_of().vmid)
     assert (asked, given["forward"]) == ((["forward"], True) if run_state == "running" else ([], False))

@@ -408,7 +408,7 @@ def test_vm_moved_there_and_back_can_move_again(monkeypatch):
     monkeypatch.setattr(engines, "_target", lambda *_a: Target())
     monkeypatch.setattr(engines, "SourceNode", Source)
     facts = Facts(migration_id="a" * 32, spec=spec, phase=Phase.COMPLETED, target_vmid=200)
-    assert engines.WorkerEngine()._arrived(spec, "s", facts) is None
+    assert engines.WorkerEngine()._arrived(spec, "s", facts, []) is None
 
 
 def test_api_silent_after_completed_frees_the_guest_in_time(tmp_path):
