@@ -26,8 +26,6 @@ Healing = Optional[Callable[[], None]]
 Blow = Callable[..., Healing]
 
 WORKER = "worker.pyz"
-JOURNAL_DISK = "/var/lib/crosscluster"
-JOURNAL_DISK_MIB = 8
 SMALL_STORAGE = "/srv/slow"
 LEFT_ON_SMALL = 4 << 20  # bytes a target disk still finds
 
@@ -184,19 +182,32 @@ def fill_target(scene: Any) -> Healing:
     return lambda: host.run(["rm", "-f", f"{SMALL_STORAGE}/ballast"]) and None
 
 
-def small_journal_disk(scene: Any) -> None:
-    """Give the journal a file system of its own before the play, so that filling it hurts nobody else."""
-    host = scene.source.host
-    host.run(["mkdir", "-p", JOURNAL_DISK])
-    if host.run(["mountpoint", "-q", JOURNAL_DISK], check=False).returncode:
-        host.run(["mount", "-t", "tmpfs", "-o", f"size={JOURNAL_DISK_MIB}m,mode=0755", "tmpfs", JOURNAL_DISK])
-
-
 def fill_journal(scene: Any) -> Healing:
-    """The file system of the journal is full."""
-    host = scene.source.host
-    host.run(["sh", "-c", f"cat /dev/zero > {JOURNAL_DISK}/ballast; true"], check=False)
-    return lambda: host.run(["rm", "-f", f"{JOURNAL_DISK}/ballast"]) and None
+    """Every write to the journal fails as on a full disk.
+
+    By strace: a file system that is really full still gives the journal the rest of its last block, in which the
+    whole move may fit.
+    """
+    tracer = subprocess.Popen(
+        ["strace", "-e", "trace=write", "-e", "inject=write:error=ENOSPC", "-P", _journal_name(scene)]
+        + [word for pid in scene.supervisors for word in ("-p", str(pid))],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert tracer.stderr is not None
+    assert "attached" in tracer.stderr.readline()
+
+    def heal() -> None:
+        tracer.terminate()
+        _output, errors = tracer.communicate()
+        assert "(INJECTED)" in errors, f"no write to the journal was ever refused:\n{errors}"
+
+    return heal
+
+
+def _journal_name(scene: Any) -> str:
+    """The journal as the worker calls it."""
+    host = scene.source_host
+    return str(journal_paths(host)[-1]).removeprefix(str(host.root))
 
 
 def add_ha(scene: Any) -> Healing:
@@ -224,7 +235,6 @@ BLOWS: dict[str, Blow] = {
     )
 }  # fmt: skip
 PREPARATIONS: dict[str, Callable[[Any], None]] = {
-    "fill_journal": small_journal_disk,
     "silence_status": lose_resume,
 }
 
@@ -266,7 +276,3 @@ def wait_for(scene: Any, watch: JournalWatch, timeout: float) -> bool:
             scene.supervisors = supervisors(scene.source_host) if records else []
         time.sleep(0.002)
     return False
-
-
-def unmount_journal_disk(host: Any) -> None:
-    subprocess.run(host.argv(["umount", JOURNAL_DISK]), check=False, capture_output=True)

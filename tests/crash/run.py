@@ -22,7 +22,7 @@ from e2e.sides import STORAGES, Side
 from lab import faults
 from lab.vms import Disk
 
-from .blows import BLOWS, PREPARATIONS, JournalWatch, supervisors, unmount_journal_disk, wait_for
+from .blows import BLOWS, PREPARATIONS, JournalWatch, supervisors, wait_for
 from .catalogue import Case
 from .judge import Findings, judge_residue, look
 from .unsynced import Tracer, wait_unsynced
@@ -161,7 +161,6 @@ class Trial:
         scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96)
         if case.blow in PREPARATIONS:
             PREPARATIONS[case.blow](scene)
-            self._heal.append(lambda: unmount_journal_disk(scene.source_host))
         if case.moment is None:
             self._strike()
         self._watch = JournalWatch(scene.source_host)
