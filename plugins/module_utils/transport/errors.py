@@ -6,14 +6,31 @@
 TransportError
 ├── NoTransportUsable  NO_TRANSPORT_USABLE  nothing of what the user listed can be used
 ├── SettingsInvalid    PUMP_SETTINGS        a pump was given settings it cannot work by (our bug)
-└── PumpFailed         PUMP_FAILED          a pump ended before it was ready; ``facts.reason`` says why
+├── PumpFailed         PUMP_FAILED          a pump ended before it was ready; ``facts.reason`` says why
+├── CertificateUnreadable  CERTIFICATE_UNREADABLE       bytes that should be a certificate are none
+└── TlsFailed                                           ``facts.cause`` says why in one word
+    ├── CredentialsUnusable    CREDENTIALS_UNUSABLE         a file of our own cannot be used
+    ├── CertificateRefused     PEER_CERTIFICATE_REFUSED     we refuse the peer's certificate
+    ├── RefusedByPeer          CERTIFICATE_REFUSED_BY_PEER  the peer refuses ours
+    └── HandshakeFailed        TLS_HANDSHAKE_FAILED         the handshake broke for another reason
 """
 
 from __future__ import annotations
 
 from ..errors import CrossclusterError
 
-__all__ = ["NoTransportUsable", "PumpFailed", "SettingsInvalid", "TransportError"]
+__all__ = [
+    "CertificateRefused",
+    "CertificateUnreadable",
+    "CredentialsUnusable",
+    "HandshakeFailed",
+    "NoTransportUsable",
+    "PumpFailed",
+    "RefusedByPeer",
+    "SettingsInvalid",
+    "TlsFailed",
+    "TransportError",
+]
 
 
 class TransportError(CrossclusterError):
@@ -38,3 +55,37 @@ class PumpFailed(TransportError):
     """A pump ended before its stream stood."""
 
     code = "PUMP_FAILED"
+
+
+class CertificateUnreadable(TransportError):
+    """Bytes that should be a certificate cannot be read as one."""
+
+    code = "CERTIFICATE_UNREADABLE"
+
+
+class TlsFailed(TransportError):
+    """Base of what ends a TLS connection between two workers; ``facts.cause`` says why in one word."""
+
+
+class CredentialsUnusable(TlsFailed):
+    """A key, certificate, CA or revocation list of this node cannot be used."""
+
+    code = "CREDENTIALS_UNUSABLE"
+
+
+class CertificateRefused(TlsFailed):
+    """The certificate that the other side shows is refused by this side."""
+
+    code = "PEER_CERTIFICATE_REFUSED"
+
+
+class RefusedByPeer(TlsFailed):
+    """The certificate that this side shows is refused by the other side."""
+
+    code = "CERTIFICATE_REFUSED_BY_PEER"
+
+
+class HandshakeFailed(TlsFailed):
+    """The TLS handshake between two workers broke."""
+
+    code = "TLS_HANDSHAKE_FAILED"
