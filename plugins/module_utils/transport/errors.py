@@ -7,6 +7,10 @@ TransportError
 ├── NoTransportUsable  NO_TRANSPORT_USABLE  nothing of what the user listed can be used
 ├── SettingsInvalid    PUMP_SETTINGS        a pump was given settings it cannot work by (our bug)
 ├── PumpFailed         PUMP_FAILED          a pump ended before it was ready; ``facts.reason`` says why
+├── WireError          WIRE_INVALID         what came over the connection is not our protocol
+├── GreetingRefused    GREETING_REFUSED     one worker refused the other; ``facts.refusal`` is its code
+├── LinkLost           LINK_LOST            the connection between the workers broke
+├── StoreFailed            CREDENTIAL_STORE_FAILED      keys and certificates cannot be made or kept on this node
 ├── CertificateUnreadable  CERTIFICATE_UNREADABLE       bytes that should be a certificate are none
 └── TlsFailed                                           ``facts.cause`` says why in one word
     ├── CredentialsUnusable    CREDENTIALS_UNUSABLE         a file of our own cannot be used
@@ -23,13 +27,17 @@ __all__ = [
     "CertificateRefused",
     "CertificateUnreadable",
     "CredentialsUnusable",
+    "GreetingRefused",
     "HandshakeFailed",
+    "LinkLost",
     "NoTransportUsable",
     "PumpFailed",
     "RefusedByPeer",
     "SettingsInvalid",
+    "StoreFailed",
     "TlsFailed",
     "TransportError",
+    "WireError",
 ]
 
 
@@ -55,6 +63,30 @@ class PumpFailed(TransportError):
     """A pump ended before its stream stood."""
 
     code = "PUMP_FAILED"
+
+
+class WireError(TransportError):
+    """The connection between the workers carries what is not the protocol."""
+
+    code = "WIRE_INVALID"
+
+
+class GreetingRefused(TransportError):
+    """One of the workers refused the other before the stream stood."""
+
+    code = "GREETING_REFUSED"
+
+
+class LinkLost(TransportError):
+    """The connection between the workers could not be made or broke."""
+
+    code = "LINK_LOST"
+
+
+class StoreFailed(TransportError):
+    """The files of a trust domain cannot be made or kept on this node."""
+
+    code = "CREDENTIAL_STORE_FAILED"
 
 
 class CertificateUnreadable(TransportError):

@@ -17,7 +17,17 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from ..errors import Side
 from .errors import SettingsInvalid
 
-__all__ = ["EndReason", "EventName", "Kind", "PumpEnd", "PumpEvent", "PumpSettings", "StreamPlan"]
+__all__ = [
+    "DirectSettings",
+    "EndReason",
+    "EventName",
+    "Kind",
+    "PumpEnd",
+    "PumpEvent",
+    "PumpSettings",
+    "StreamPlan",
+    "kind_of",
+]
 
 
 class Kind(enum.Enum):
@@ -26,6 +36,15 @@ class Kind(enum.Enum):
     RAM = "ram"
     NBD = "nbd"
     IMPORT = "import"
+    CONTROL = "control"  # requests to the listening end of a direct transport
+
+
+def kind_of(stream: str) -> Optional[Kind]:
+    """What a stream of a direct transport carries, by its name (``disk/scsi0.2``); None when none is called so."""
+    word, slash, _key = stream.partition("/")
+    if slash:
+        return {"disk": Kind.NBD, "import": Kind.IMPORT}.get(word)
+    return {"ram": Kind.RAM, "control": Kind.CONTROL}.get(word.partition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class StreamPlan:
 class EventName(enum.Enum):
     """The events of a pump."""
 
+    STANDING = "standing"  # direct transports: both ends are authenticated and beat; ``peer`` says who is there
     LISTENING = "listening"  # the far end stands (and greeted, for NBD); QEMU may connect now
     ATTACHED = "attached"  # QEMU has connected; the listener is gone
     STATS = "stats"
@@ -64,6 +84,10 @@ class EndReason(enum.Enum):
     NBD_INVALID = "nbd_invalid"
     LOCAL_FAILED = "local_failed"  # QEMU's socket broke
     LENGTH_DIFFERS = "length_differs"  # an import sent more or less than its header announced
+    REFUSED = "refused"  # the listening end refused the stream, or we refused it
+    PEER_SILENT = "peer_silent"  # nothing at all came from the other worker for the deadman's time
+    PEER_STALLED = "peer_stalled"  # the other worker lives, its QEMU does not read
+    PEER_ABORTED = "peer_aborted"  # the other worker gave up; detail is its sentence
     DIED = "died"  # the pump process ended without a word
 
 
@@ -150,3 +174,97 @@ class PumpSettings:
             message = "A pump needs either a socket to listen on or a descriptor to read from"
             raise SettingsInvalid(message, side=Side.SOURCE, object=settings.name)
         return settings, secret
+
+
+@dataclass(frozen=True)
+class DirectSettings:
+    """Everything the source's pump of a direct transport must know, except the secret.
+
+    The secret is the migration's key for plane ``tcp`` (64 hex digits) and empty for ``tls``.
+
+    Attributes:
+        plane: ``tls`` or ``tcp``: what is between the two workers.
+        address: IP address of the listening end.
+        peer_name: The name that its certificate must carry (``tls``).
+        own_name: The name of this node; the listening end demands it.
+        stream: ``control``, ``ram``, ``disk/<key>``, ``import/<key>``, from a second attempt on with ``.2``...
+        credentials: Directory of the certificates (``tls``).
+        listen: UNIX socket for QEMU or the worker; may instead come with the command ``open``.
+        input_fd: Inherited descriptor to read from (IMPORT).
+        rate: bytes/s, None is no limit.
+        limits: Values of :class:`~.direct_guard.DirectLimits` that are not the default.
+        peer_pid: Who alone may connect to ``listen``; None does not ask.
+        local_address: The address to connect from; None leaves it to the kernel.
+        opaque: QEMU encrypts what it sends (``qemu-tls``): nothing can be read in it.
+        sized: An import begins with its length in 8 bytes.
+        open_timeout: Seconds for TCP, TLS and authentication together.
+        drain_timeout: Seconds from our end of the stream to the other side's.
+    """
+
+    name: str
+    kind: Kind
+    plane: str
+    address: str
+    port: int
+    peer_name: str
+    own_name: str
+    migration_id: str
+    stream: str
+    credentials: Optional[str] = None
+    listen: Optional[str] = None
+    input_fd: Optional[int] = None
+    rate: Optional[int] = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    peer_pid: Optional[int] = None
+    local_address: Optional[str] = None
+    opaque: bool = False
+    sized: bool = True
+    open_timeout: float = 5.0
+    drain_timeout: float = 10.0
+
+    def to_line(self, secret: str) -> bytes:
+        """The first line for the pump's stdin."""
+        values = dict(vars(self), kind=self.kind.value, limits=dict(self.limits))
+        return json.dumps({"settings": values, "secret": secret}, separators=(",", ":")).encode() + b"\n"
+
+    @staticmethod
+    def is_meant(line: bytes) -> bool:
+        """Whether a first line is for a direct transport; False when it cannot be read."""
+        try:
+            return "plane" in json.loads(line)["settings"]
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    @classmethod
+    def parse(cls, line: bytes) -> Tuple[DirectSettings, str]:
+        """The first line back into settings and secret.
+
+        Raises:
+            SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
+        """
+        try:
+            raw = json.loads(line)
+            values: Dict[str, Any] = dict(raw["settings"])
+            values["kind"] = Kind(values["kind"])
+            settings, secret = cls(**values), str(raw["secret"])
+        except (ValueError, TypeError, KeyError) as error:
+            message = "The settings of a pump cannot be read"
+            raise SettingsInvalid(
+                message, side=Side.SOURCE, object="pump", facts={"type": type(error).__name__}
+            ) from None
+        fault = settings._fault(secret)
+        if fault:
+            raise SettingsInvalid(fault, side=Side.SOURCE, object=settings.name)
+        return settings, secret
+
+    def _fault(self, secret: str) -> str:
+        """What contradicts what; empty when nothing does."""
+        if self.kind is not kind_of(self.stream):
+            return f"The stream {self.stream} does not carry {self.kind.value}"
+        if (self.kind is Kind.IMPORT) != (self.input_fd is not None) or (self.input_fd is not None and self.listen):
+            return "An import reads from a descriptor, everything else from a socket"
+        if self.plane not in ("tls", "tcp") or (self.plane == "tls") != (self.credentials is not None):
+            return "tls needs certificates, tcp has none"
+        if (self.plane == "tcp") != bool(secret):
+            return "tcp needs a key, tls has none"
+        return ""

@@ -10,13 +10,15 @@ import os
 import select
 import subprocess
 import time
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 from ..errors import Side
 from .errors import PumpFailed
-from .interface import EndReason, EventName, PumpEnd, PumpEvent, PumpSettings
+from .interface import DirectSettings, EndReason, EventName, PumpEnd, PumpEvent, PumpSettings
 
 __all__ = ["PumpHandle"]
+
+Settings = Union[PumpSettings, DirectSettings]
 
 READ_SIZE = 65536  # bytes
 MAX_LINE = 65536  # bytes of one event; ours are below 300
@@ -32,14 +34,16 @@ class PumpHandle:
         in_flight: bytes sent and not acknowledged.
         acknowledged_rate: bytes/s that the target took (NBD), 0 while nothing is known.
         busy_s: seconds in which written bytes were waiting for an answer (NBD).
-        pong_age_s: seconds since the target's proxy last answered a ping, None before the first answer.
+        pong_age_s: seconds since the target's proxy last answered a ping, or the other worker last said anything;
+            None before the first time.
+        peer: direct transports: who is at the other end (name, address, local_address, cipher), None until it stands.
         announced: bytes that an import's header promised, once the pump has ended.
         draining: the local end has finished; what was sent is still on its way.
         ended: how it ended; None while it runs.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], settings: PumpSettings, clock: Callable[[], float] = time.monotonic
+        self, process: subprocess.Popen[bytes], settings: Settings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = settings.name
         self.kind = settings.kind
@@ -48,6 +52,7 @@ class PumpHandle:
         self.busy_s = 0.0
         self.pong_age_s: Optional[float] = None
         self.announced: Optional[int] = None
+        self.peer: Optional[Mapping[str, Any]] = None
         self.listening = False
         self.attached = False
         self.draining = False
@@ -64,7 +69,7 @@ class PumpHandle:
     def launch(
         cls,
         argv: Sequence[str],
-        settings: PumpSettings,
+        settings: Settings,
         secret: str,
         input_fd: Optional[int] = None,
         clock: Callable[[], float] = time.monotonic,
@@ -118,12 +123,18 @@ class PumpHandle:
         Raises:
             PumpFailed: PUMP_FAILED with ``facts.reason`` and ``facts.detail``.
         """
-        while not self.listening:
-            if self.ended is None and self._clock() >= deadline:
-                self.kill()
-            if self.ended is not None:
-                raise self.failure("before its stream stood")
-            self._wait(deadline)
+        self._wait_until(lambda: self.listening, deadline)
+
+    def wait_standing(self, deadline: float) -> None:
+        """Direct transports: wait until both ends are authenticated; :attr:`peer` says who is there.
+
+        Args:
+            deadline: Clock value, seconds.
+
+        Raises:
+            PumpFailed: PUMP_FAILED with ``facts.reason`` and ``facts.detail``.
+        """
+        self._wait_until(lambda: self.peer is not None, deadline)
 
     def failure(self, when: str) -> PumpFailed:
         """The end as an error."""
@@ -134,6 +145,14 @@ class PumpHandle:
             object=self.name,
             facts={"reason": end.reason.value, "detail": end.detail},
         )
+
+    def open(self, listen: Optional[str] = None) -> None:
+        """Direct transports: the target's socket is there; :meth:`wait_listening` tells when QEMU may connect.
+
+        Args:
+            listen: Path of the UNIX socket for QEMU; None when the settings have it, and for an import.
+        """
+        self._command("open", {"listen": listen})
 
     def set_rate(self, rate: Optional[int]) -> None:
         """bytes/s; None is no limit."""
@@ -169,6 +188,14 @@ class PumpHandle:
         self.process.kill()
         self._close(PumpEnd(EndReason.DIED, False, "killed"))
 
+    def _wait_until(self, reached: Callable[[], bool], deadline: float) -> None:
+        while not reached():
+            if self.ended is None and self._clock() >= deadline:
+                self.kill()
+            if self.ended is not None:
+                raise self.failure("before its stream stood")
+            self._wait(deadline)
+
     def _wait(self, deadline: float) -> None:
         poller = select.poll()
         poller.register(self._events, select.POLLIN)
@@ -186,6 +213,8 @@ class PumpHandle:
                 setattr(self, name, facts[name])
         if event.name is EventName.STATS:
             self.pong_age_s = facts.get("pong_age_s")
+        elif event.name is EventName.STANDING:
+            self.peer = dict(facts.get("peer") or {})
         elif event.name is EventName.LISTENING:
             self.listening = True
         elif event.name is EventName.ATTACHED:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import PumpFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
+    DirectSettings,
     EndReason,
     EventName,
     Kind,
@@ -132,3 +133,32 @@ def test_pump_inherits_the_exporters_output():
     os.write(writer, b"exported")
     assert handle.finish(soon()).detail == "exported"
     os.close(writer)
+
+
+DIRECT = DirectSettings(
+    name="ram", kind=Kind.RAM, plane="tls", address="192.0.2.2", port=60100, peer_name="b1", own_name="a1",
+    migration_id="0" * 32, stream="ram", credentials="/pki",
+)  # fmt: skip
+
+
+def test_direct_pump_stands_before_it_is_opened():
+    script = """
+tell(event="standing", peer={"name": "b1"})
+command = json.loads(sys.stdin.readline())
+tell(event="listening", pid=1)
+tell(event="ended", reason="cut", clean=False, detail=json.dumps(command))
+"""
+    handle = launch(script, DIRECT)
+    handle.wait_standing(soon())
+    assert handle.peer == {"name": "b1"}
+    assert not handle.listening
+    handle.open("/run/x/ram.sock")
+    assert handle.finish(soon()).detail == '{"command": "open", "value": {"listen": "/run/x/ram.sock"}}'
+    assert handle.listening
+
+
+def test_direct_pump_that_is_refused_says_why():
+    handle = launch('tell(event="ended", reason="refused", clean=False, detail="no such stream")', DIRECT)
+    with pytest.raises(PumpFailed, match="no such stream"):
+        handle.wait_standing(soon())
+    assert handle.peer is None
