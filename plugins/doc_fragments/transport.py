@@ -14,15 +14,22 @@ options:
     description:
       - The ways the bytes may travel, best first. Only what is listed here is ever used.
       - The one used, and why earlier ones were not, is in the result.
-      - This version carries V(websocket) only; the others are answered as not available.
+      - V(websocket) needs nothing but the API of the target node. V(tls) and V(tcp) go straight to a worker there, see
+        M(crosscluster.migration.incoming); V(tcp) is clear text.
+      - V(qemu-tls) and V(qemu-tcp) are answered as not available by this version.
     type: list
     elements: str
     choices: [websocket, tls, tcp, qemu-tls, qemu-tcp]
     default: [websocket]
   incoming:
-    description: Where the target node listens, for the transports that do not use the API port.
+    description:
+      - Where the target node listens, for the transports that do not use the API port.
+      - What M(crosscluster.migration.incoming) returned. The role P(crosscluster.migration.migrate_vm#role) fills it in.
     type: dict
     suboptions:
+      migration_id:
+        description: The 32 hexadecimal digits for which the target listens. The migration gets this id.
+        type: str
       address:
         description: Address on the target node.
         type: str
@@ -32,4 +39,34 @@ options:
       peer_name:
         description: Name that the certificate of the target node must carry.
         type: str
+      own_name:
+        description: Name in the certificate of the source node.
+        type: str
+      planes:
+        description: What may be between the two workers.
+        type: list
+        elements: str
+        choices: [tls, tcp]
+        default: []
+      own_address:
+        description: Address of the source node from which it connects. By default the kernel chooses.
+        type: str
+      domain:
+        description: Trust domain whose certificates the source node uses, below C(/etc/crosscluster/pki).
+        type: str
+      rejected:
+        description:
+          - Why transports cannot be used, by their names, as far as the controller knows it already.
+          - Each value is a dictionary with C(code) and C(reason).
+        type: dict
+        default: {}
+      limits:
+        description: Timers of the streams, in seconds, such as C(deadman).
+        type: dict
+        default: {}
+  incoming_key:
+    description:
+      - The key with which the two workers prove themselves to each other over V(tcp), 64 hexadecimal digits.
+      - The same as for M(crosscluster.migration.incoming).
+    type: str
 """

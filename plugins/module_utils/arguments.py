@@ -17,6 +17,7 @@ from ansible.module_utils.basic import env_fallback
 __all__ = [
     "ABORTED",
     "COMPLETED",
+    "INCOMING_KEY",
     "SECRET",
     "TRANSPORTS",
     "broken_rule",
@@ -37,6 +38,7 @@ COMPLETED = "completed"
 ABORTED = "aborted"
 TRANSPORTS = ("websocket", "tls", "tcp", "qemu-tls", "qemu-tcp")
 SECRET = "target_api_token_secret"
+INCOMING_KEY = "incoming_key"
 SECRET_ENVIRONMENT = "CROSSCLUSTER_TARGET_API_TOKEN_SECRET"
 
 
@@ -96,8 +98,20 @@ def transport() -> ArgumentSpec:
         "transports": {"type": "list", "elements": "str", "choices": list(TRANSPORTS), "default": ["websocket"]},
         "incoming": {
             "type": "dict",
-            "options": {"address": {"type": "str"}, "port": {"type": "int"}, "peer_name": {"type": "str"}},
+            "options": {
+                "migration_id": {"type": "str"},
+                "address": {"type": "str"},
+                "port": {"type": "int"},
+                "peer_name": {"type": "str"},
+                "own_name": {"type": "str"},
+                "planes": {"type": "list", "elements": "str", "choices": ["tls", "tcp"], "default": []},
+                "own_address": {"type": "str"},
+                "domain": {"type": "str"},
+                "rejected": {"type": "dict", "default": {}},
+                "limits": {"type": "dict", "default": {}},
+            },
         },
+        INCOMING_KEY: {"type": "str", "no_log": True},
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Mapping, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .arguments import broken_rule
+from .arguments import INCOMING_KEY, broken_rule
 from .errors import CrossclusterError, sentence
 from .migration.errors import NotFound, TooLate
 from .migration.spec import Spec
@@ -28,7 +28,7 @@ LONGEST_WAIT = 60.0  # seconds; also what the worker allows for one answer
 ROUNDS = 30  # answers to wait for; each comes when the phase changes, or after LONGEST_WAIT
 
 # Options that steer the face itself and are no part of what is to be moved where.
-_FACE_OPTIONS = ("target_api_token_secret", "state", "wait", "lease", "forward")
+_FACE_OPTIONS = ("target_api_token_secret", INCOMING_KEY, "state", "wait", "lease", "forward")
 
 
 class FaceModule(AnsibleModule):
@@ -97,10 +97,10 @@ def advance(engine: Any, parameters: Mapping[str, Any], milestone: str, check_mo
     A milestone before the last one is waited for here; for the last one the action plugin waits.
     """
     spec = Spec.from_options({key: value for key, value in parameters.items() if key not in _FACE_OPTIONS})
-    secret = parameters["target_api_token_secret"]
+    secret, key = parameters["target_api_token_secret"], parameters.get(INCOMING_KEY) or ""
     if check_mode:
-        return _with_diff(engine.preview(spec, secret))
-    result = _joined(engine.advance(spec, secret, milestone))
+        return _with_diff(engine.preview(spec, secret, key))
+    result = _joined(engine.advance(spec, secret, milestone, key=key))
     # Whoever finds something left to do changes something, be it that another run had begun it.
     changed = bool(result["changed"]) or not result["finished"]
     while milestone != "completed" and not result["finished"]:

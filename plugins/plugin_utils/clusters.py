@@ -46,6 +46,8 @@ class Node:
     inventory_host: str
     api_host: Optional[str]
     fingerprint: Optional[str]
+    migration_address: Optional[str]
+    certificate_name: str
 
 
 @dataclass(frozen=True)
@@ -220,4 +222,6 @@ def _node(cluster: str, name: str, raw: Any) -> Node:
         inventory_host=_text(where, raw, "inventory_host") or f"{cluster}-{name}",
         api_host=_text(where, raw, "api_host"),
         fingerprint=_text(where, raw, "fingerprint"),
+        migration_address=_text(where, raw, "migration_address"),
+        certificate_name=_text(where, raw, "certificate_name") or name,
     )

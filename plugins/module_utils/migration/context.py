@@ -16,16 +16,17 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import CommandRefused
 from ..transport import pacing
-from ..transport.interface import Kind
-from .errors import MigrationError, TargetUnexpected
+from ..transport.interface import Kind, PumpEnd
+from .errors import MigrationError, TargetUnexpected, TransferFailed
 from .history import Facts
 from .journal import Journal
+from .meeting_point import DIRECT
 from .plan import Plan
 from .progress import Progress
 from .requests import Requests
 from .spec import Limits, Spec
 from .states import ABORTABLE, Phase, reached
-from .world import Export, Pump, Tunnel, World
+from .world import Export, Incoming, Pump, Tunnel, World
 
 __all__ = ["Context"]
 
@@ -48,6 +49,9 @@ class Context:
         self._plan: Optional[Plan] = None
         self.tunnel: Optional[Tunnel] = None
         self.pumps: Dict[str, Pump] = {}
+        self.standing: Dict[str, Pump] = {}  # direct streams that stand and are not opened yet
+        self.control_pump: Optional[Pump] = None
+        self.incoming: Optional[Incoming] = None
         self.write_blocking = False
         self.bwlimit: Optional[int] = None  # bytes/s, the target's answer for the disks
         self.ram_limit: Optional[int] = None  # bytes/s, the target's answer for RAM
@@ -184,6 +188,10 @@ class Context:
         """
         for pump in self.pumps.values():
             pump.poll_events()
+        for name, pump in self.standing.items():
+            pump.poll_events()
+            if pump.ended is not None:
+                raise _broke(name, pump.ended)
         if self.tunnel is not None:
             self.tunnel.tick()
         if self.facts.phase in ABORTABLE:
@@ -213,6 +221,11 @@ class Context:
 
     # Tunnel and streams
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether the bytes go from worker to worker."""
+        return self.facts.transport in DIRECT
+
     def require_tunnel(self) -> Tunnel:
         """The control channel, sound.
 
@@ -237,7 +250,7 @@ class Context:
                 return False
         return False
 
-    def open_stream(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
+    def open_websocket(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
         """A pump with a ticket of its own, taken right before (mtunnel-protocol 3.2); ready for QEMU."""
         ticket = self.require_tunnel().ticket(remote)
         rate = None if kind is Kind.NBD else self.stream_rate()
@@ -258,6 +271,27 @@ class Context:
         pump.kill()
         self._carried += pump.sent
 
+    def require_incoming(self) -> Incoming:
+        """The incoming worker of the target, by its control stream.
+
+        Raises:
+            TargetUnexpected: there is none.
+        """
+        if self.incoming is None:
+            raise TargetUnexpected("there is no stream to the incoming worker", side=Side.TARGET, object="control")
+        return self.incoming
+
+    def drop_direct(self) -> None:
+        """End what stands of the direct streams, and the way to the incoming worker."""
+        if self.incoming is not None:
+            self.incoming.close()
+            self.incoming = None
+        if self.control_pump is not None:
+            self.control_pump.kill()
+            self.control_pump = None
+        for name in list(self.standing):
+            self.standing.pop(name).kill()
+
     def close_tunnel(self) -> None:
         """Close the control channel; what the target keeps then is decided by what was sent before."""
         if self.tunnel is not None:
@@ -267,6 +301,7 @@ class Context:
     def release(self) -> None:
         """Let go of everything this process holds."""
         self.drop_pumps()
+        self.drop_direct()
         self.close_tunnel()
         self.world.source.release_migration_lock()
         self.announce()
@@ -283,9 +318,11 @@ class Context:
         measure = self._measure()
         return measure.rate if measure.rate > 0 else pacing.UNMEASURED_RATE
 
-    def stream_rate(self) -> int:
-        """Bytes/s for a stream that nothing acknowledges."""
+    def stream_rate(self) -> Optional[int]:
+        """Bytes/s for RAM or an import; None is no limit: between two workers what is not read is not sent."""
         limit = self.ram_limit if self.ram_limit is not None else self.bwlimit
+        if self.is_direct:
+            return min((each for each in (self.requests.limits.bandwidth, limit) if each), default=None)
         others = self._disk_flow()
         return pacing.stream_rate(self.requests.limits.bandwidth, limit, self._measure(), others=others)
 
@@ -306,3 +343,12 @@ class Context:
             for name, pump in self.pumps.items()
             if name in self.facts.mirrors
         )
+
+
+def _broke(name: str, end: PumpEnd) -> TransferFailed:
+    return TransferFailed(
+        f"the stream {name} to the target broke before it was used: {end.detail or end.reason.value}",
+        side=Side.TARGET,
+        object=name,
+        remedy="Look at the network between the nodes and at the incoming worker of the target",
+    )

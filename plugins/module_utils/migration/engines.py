@@ -22,11 +22,13 @@ from ..proxmox.errors import VmAbsent
 from ..proxmox.session import Session
 from ..proxmox.target_api import TargetApi
 from ..proxmox.vm_config import VmConfig
-from ..transport import policy
+from ..transport import policy, tls
+from ..transport.errors import TlsFailed
 from . import arrival, package, places, preflight
 from .client import Client
 from .errors import Held, NotFound, SpecDiffers, TooLate, WorkerUnreachable
 from .history import Facts
+from .meeting_point import PKI, available
 from .real_world import SourceNode, endpoint_of, qemu_of
 from .report import report
 from .spec import Spec, difference
@@ -37,7 +39,6 @@ __all__ = ["WorkerEngine", "worker_engine"]
 _START_TIMEOUT = 90.0  # seconds for `worker.pyz start`, which waits for its worker
 _FORWARD_TIMEOUT = 90.0  # seconds; a look at a target that does not answer takes its deadlines
 _RECOVERY_TIMEOUT = 300.0  # seconds for a restarted worker to bring an interrupted migration to an end
-_AVAILABLE = {policy.NAMES[0]: None}
 
 
 def worker_engine() -> WorkerEngine:
@@ -48,7 +49,7 @@ def worker_engine() -> WorkerEngine:
 class WorkerEngine:
     """One worker process per migration on the source node."""
 
-    def preview(self, spec: Spec, secret: str) -> Dict[str, Any]:
+    def preview(self, spec: Spec, secret: str, key: str = "") -> Dict[str, Any]:
         """Check mode: what would be done; reads only.
 
         Raises:
@@ -62,7 +63,7 @@ class WorkerEngine:
         if arrived is not None:
             return arrived
         source, target = SourceNode(spec.vmid), _target(spec, secret)
-        choice = policy.choose(spec.transports, _AVAILABLE)
+        choice = _choice(spec, key)
         plan = preflight.look(spec, source, qemu_of(spec.vmid))
         preflight.check_target(spec, plan, target)
         return {
@@ -85,7 +86,7 @@ class WorkerEngine:
         }
 
     def advance(
-        self, spec: Spec, secret: str, milestone: str, lease: Optional[str] = None, wait: float = 0.0
+        self, spec: Spec, secret: str, milestone: str, lease: Optional[str] = None, wait: float = 0.0, key: str = ""
     ) -> Dict[str, Any]:
         """Bring the migration of ``spec`` on its way to ``milestone``; attaches to one that runs.
 
@@ -105,7 +106,14 @@ class WorkerEngine:
         arrived = self._arrived(spec, secret, facts, ended)
         if arrived is not None:
             return arrived
-        return self._begin(spec, secret, milestone, lease, wait, ended)
+        migration_id = self._begin(spec, secret, key, ended)
+        try:
+            return dict(self._drive(spec, secret, migration_id, milestone, lease, wait), changed=True)
+        except WorkerUnreachable:
+            facts = places.read_facts(migration_id)
+            if not facts.final:
+                raise
+            return dict(report(facts), changed=True)  # it was over before we could ask
 
     def poll(self, migration_id: str, lease: str, wait: float) -> Dict[str, Any]:
         """State of a migration; renews the lease; returns early when the phase changes."""
@@ -288,15 +296,14 @@ class WorkerEngine:
             error=None,
         )
 
-    def _begin(
-        self, spec: Spec, secret: str, milestone: str, lease: str, wait: float, ended: List[Facts]
-    ) -> Dict[str, Any]:
-        choice = policy.choose(spec.transports, _AVAILABLE)
+    def _begin(self, spec: Spec, secret: str, key: str, ended: List[Facts]) -> str:
+        """Start a worker; returns the id of its migration."""
+        choice = _choice(spec, key)
         plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
         target = _target(spec, secret)
         preflight.check_target(spec, plan, target)
         arrival.check_residue(spec, target, ended)
-        migration_id = secrets.token_hex(16)
+        migration_id = spec.incoming.migration_id or secrets.token_hex(16)
         worker_digest, program = package.install()
         opened = {
             "migration_id": migration_id,
@@ -308,14 +315,8 @@ class WorkerEngine:
             "transport": choice.name,
             "transports_rejected": choice.rejected_as_list(),
         }
-        _start({"migration_id": migration_id, "secret": secret, "opened": opened}, program)
-        try:
-            return dict(self._drive(spec, secret, migration_id, milestone, lease, wait), changed=True)
-        except WorkerUnreachable:
-            facts = places.read_facts(migration_id)
-            if not facts.final:
-                raise
-            return dict(report(facts), changed=True)  # it was over before we could ask
+        _start({"migration_id": migration_id, "secret": secret, "key": key, "opened": opened}, program)
+        return migration_id
 
 
 # Seconds; the keeper waits 0.5 s, a loaded node needs some more to start an interpreter.
@@ -413,6 +414,22 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
             object=f"VM {vmid if vmid is not None else uuid}",
         )
     return facts
+
+
+def _choice(spec: Spec, key: str) -> policy.Choice:
+    """The transport to begin with; what only shows when it is dialled, the worker finds out before any write."""
+    return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials))
+
+
+def _bad_credentials(domain: str) -> Optional[policy.Rejection]:
+    """What is wrong with this node's certificate, if anything."""
+    credentials = tls.Credentials(os.path.join(PKI, domain))
+    try:
+        own = tls.own_certificate(credentials, Side.SOURCE)
+        tls.check_credentials(credentials, own.dns_names[0] if own.dns_names else "", Side.SOURCE)
+    except TlsFailed as error:
+        return policy.Rejection(error.code, error.message)
+    return None
 
 
 def _target(spec: Spec, secret: str) -> TargetApi:

@@ -12,6 +12,7 @@ from typing import Dict
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import VmAbsent
 from ..proxmox.vm_config import VmConfig
+from . import direct
 from .context import Context
 from .errors import MigrationError, SourceLost
 from .states import Outcome
@@ -115,6 +116,7 @@ def cleanup(context: Context) -> Outcome:
         context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
     _tell_lock(context)
+    direct.leave(context)
     _insist(context)
     context.finish_result()
     return Outcome.OK
@@ -145,6 +147,8 @@ def _tell_lock(context: Context) -> None:
     except CrossclusterError as error:
         _LOG.warning("the target's lock could not be read: %s", error)
         lock = "unknown"
+    if lock == "migrate" and direct.unlock(context):
+        lock = ""
     if lock:
         context.note_or_remember(
             "residue", objects=[{"kind": "lock", "node": context.spec.target.node, "vmid": vmid, "lock": lock}]

@@ -117,6 +117,10 @@ class Facts:
         self.transport = record.get("transport", "")
         self.transports_rejected = record.get("transports_rejected", [])
 
+    def _on_transport(self, record: Dict[str, Any]) -> None:
+        self.transport = record["transport"]
+        self.transports_rejected = record["rejected"]
+
     def _on_triggered(self, record: Dict[str, Any]) -> None:
         self.triggered_at = record["at"]
 

@@ -17,6 +17,7 @@ from ..qemu import mirror as mirrors
 from ..qemu.mirror import BlockJob, Job
 from ..qemu.status import BlockDevice, RunState, RunStatus, find_drive
 from ..transport.interface import Kind
+from . import direct
 from .context import Context
 from .errors import GuestOff, TransferFailed
 from .mapping import Volume
@@ -52,7 +53,7 @@ def _start(context: Context, volume: Volume, device: BlockDevice, count: int) ->
     """One mirror; its names are in the journal before QEMU hears them."""
     key = volume.key
     node, job = f"crosscluster-{key}", f"crosscluster-{key}"
-    _pump, path = context.open_stream(key, Kind.NBD, replies.nbd_socket(context.target_vmid))
+    _pump, path = direct.open_stream(context, key, Kind.NBD, replies.nbd_socket(context.target_vmid))
     context.note("mirror", key=key, job=job, node=node)
     with context.world.qmp.session(context.world.clock.monotonic() + 15.0) as qmp:
         qmp.execute("blockdev-add", mirrors.add_node(node, path, f"drive-{key}"))

@@ -12,7 +12,7 @@ from ..proxmox import replies
 from ..qemu import migrate
 from ..qemu.migrate import MigrationInfo, MigrationStatus
 from ..transport.interface import Kind
-from . import mirroring
+from . import direct, mirroring
 from .context import Context
 from .errors import TransferFailed
 from .states import Outcome
@@ -42,7 +42,7 @@ def precopy(context: Context) -> Outcome:
     """
     _configure(context)
     _wait_in_step(context)
-    _pump, path = context.open_stream("ram", Kind.RAM, replies.ram_socket(context.target_vmid))
+    _pump, path = direct.open_stream(context, "ram", Kind.RAM, replies.ram_socket(context.target_vmid))
     context.world.qmp.run("migrate", migrate.uri(path))
     _follow(context)
     return Outcome.OK
@@ -119,7 +119,7 @@ def failed(info: MigrationInfo) -> TransferFailed:
         f"the RAM migration ended as {info.status_text}: {(info.error or 'no reason given')[:300]}",
         side=Side.TARGET,
         object="ram",
-        remedy="Look at the target's QEMU log and at the network to port 8006 of the target node",
+        remedy="Look at the target's QEMU log and at the network to the target node",
     )
 
 
@@ -130,7 +130,7 @@ def _is_near(context: Context, info: MigrationInfo, fall: float = 0.0) -> bool:
     """
     if info.total == 0:
         return True  # it has just begun: a small VM may be done before the next look
-    rate = max(info.bandwidth or context.stream_rate(), fall)
+    rate = max(info.bandwidth or context.stream_rate() or 0, fall)
     return info.status is MigrationStatus.ACTIVE and info.remaining < _NEAR * rate
 
 

@@ -28,7 +28,7 @@ from ..proxmox.errors import (
 from ..proxmox.replies import DiskReply, ImportState
 from ..proxmox.target_api import TunnelGrant, VmResource
 from ..transport.interface import Kind
-from . import mapping, mirroring, preflight
+from . import direct, mapping, mirroring, preflight
 from .context import Context
 from .errors import Refused, TransferFailed, VmChanged
 from .mapping import Volume
@@ -62,6 +62,7 @@ def lock(context: Context) -> Outcome:
     plan = preflight.look(context.spec, source, context.world.qmp)
     preflight.check_target(context.spec, plan, context.world.target)
     context.plan = plan
+    direct.stand(context, plan)
     context.note("running", facts=plan.running_facts())
     context.note("locking")
     try:
@@ -208,7 +209,7 @@ def _carry(context: Context, name: str, volume: Volume, stream_format: str, with
     export = context.world.source.export(volume.volid, stream_format, with_snapshots)
     context.totals[name] = volume.size or 0
     try:
-        pump, _path = context.open_stream(name, Kind.IMPORT, replies.import_socket(context.target_vmid), export=export)
+        pump, _path = direct.open_stream(context, name, Kind.IMPORT, replies.import_socket(context.target_vmid), export)
         export.close_output()
         volid = _follow_import(context, name, volume)
     finally:
@@ -314,6 +315,7 @@ def listen(context: Context) -> Outcome:
         plan.cpu,
         commands.start_timeout(plan.memory >> 20, len(plan.config.nics())),
     )
+    direct.attach(context)
     return Outcome.OK
 
 

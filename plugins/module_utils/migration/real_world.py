@@ -22,9 +22,12 @@ from ..proxmox.target_api import TargetApi, TunnelGrant
 from ..proxmox.tunnel import Tunnel
 from ..qemu.monitor import Monitor
 from ..transport import websocket
-from ..transport.interface import Kind, StreamPlan
+from ..transport.interface import DirectSettings, Kind, StreamPlan
 from ..transport.pump_handle import PumpHandle
+from . import places
+from .client import Client
 from .errors import Refused
+from .meeting_point import PKI
 from .spec import Spec
 from .world import Export, World
 
@@ -213,24 +216,51 @@ def endpoint_of(spec: Spec) -> Endpoint:
     )
 
 
-def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
+def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program: str) -> World:
     """Everything for one migration on this node.
 
     Args:
         spec: The migration.
-        secret: The token's secret.
-        directory: ``/run/crosscluster/<id>``: sockets of the streams.
+        migration_id: Its id.
+        known: The secrets: ``target_api_token_secret`` and ``incoming_key``.
         program: The worker's own zip, which is also the pump's program.
     """
+    secret, key = known.get("target_api_token_secret", ""), known.get("incoming_key", "")
     endpoint = endpoint_of(spec)
     session = Session(endpoint, secret)
     target = TargetApi(session, spec.target.node)
     clock = RealClock()
+    argv = [sys.executable, "-I", "-B", program, "pump"]
     secrets = [secret]  # the last one is the one in force
 
     def renew_secret(another: str) -> None:
         secrets.append(another)
         session.renew(another)
+
+    def socket_path(name: str) -> str:
+        return os.path.join(places.run_directory(migration_id), f"{name}.sock")
+
+    def dial(plane: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> PumpHandle:
+        point = spec.incoming
+        input_fd = export.fileno() if export is not None else None
+        settings = DirectSettings(
+            name=name,
+            kind=kind,
+            plane=plane,
+            address=point.address,
+            port=point.port,
+            local_address=point.own_address or None,
+            peer_name=point.peer_name,
+            own_name=point.own_name,
+            migration_id=migration_id,
+            stream=stream,
+            credentials=os.path.join(PKI, point.domain) if plane == "tls" else None,
+            input_fd=input_fd,
+            limits=point.limits,
+            sized=export is None or export.announces_length,
+            peer_pid=os.getpid() if kind is Kind.CONTROL else None if export else NodeFiles().qemu_pid(spec.vmid),
+        )
+        return PumpHandle.launch(argv, settings, key if plane == "tcp" else "", input_fd, clock.monotonic)
 
     def open_tunnel(vmid: int, grant: TunnelGrant) -> Tunnel:
         path = target.tunnel_path(vmid, grant.ticket, grant.socket)
@@ -245,7 +275,7 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
         rate: Optional[int],
         export: Optional[Export],
     ) -> Tuple[PumpHandle, str]:
-        listen = None if export is not None else os.path.join(directory, f"{name}.sock")
+        listen = None if export is not None else socket_path(name)
         input_fd = export.fileno() if export is not None else None
         settings = websocket.settings(
             StreamPlan(name, kind, remote),
@@ -256,11 +286,22 @@ def real_world(spec: Spec, secret: str, directory: str, program: str) -> World:
             rate=rate,
             sized=export is None or export.announces_length,
         )
-        argv = [sys.executable, "-I", "-B", program, "pump"]
         return PumpHandle.launch(argv, settings, secrets[-1], input_fd, clock.monotonic), listen or ""
 
     monitor = Monitor(_QMP.format(vmid=spec.vmid), clock.monotonic)
-    return World(clock, SourceNode(spec.vmid), monitor, target, open_tunnel, open_stream, renew_secret)
+    return World(
+        clock,
+        SourceNode(spec.vmid),
+        monitor,
+        target,
+        open_tunnel,
+        open_stream,
+        dial,
+        Client,
+        socket_path,
+        bool(key),
+        renew_secret,
+    )
 
 
 def qemu_of(vmid: int) -> Monitor:

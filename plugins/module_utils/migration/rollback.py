@@ -19,7 +19,7 @@ from ..qemu import mirror as mirrors
 from ..qemu.migrate import MigrationStatus
 from ..qemu.mirror import Job
 from ..qemu.status import RunState, RunStatus
-from . import precopy
+from . import direct, precopy
 from .context import Context
 from .errors import SourceLost, TargetResidue, TargetUnexpected
 from .states import Outcome
@@ -41,6 +41,7 @@ def rollback(context: Context) -> Outcome:
     context.drop_pumps()
     _restore_source(context)
     _remove_target(context)
+    direct.leave(context)
     _give_lock_back(context)
     context.finish_result()
     return Outcome.OK
@@ -149,6 +150,8 @@ def _remove_target(context: Context) -> None:
     context.close_tunnel()
     try:
         left = _left_on_target(context)
+        if left and direct.remove(context, left):
+            left = _left_on_target(context)
     except CrossclusterError as error:
         _LOG.warning("the target could not be read: %s", error)
         left = _recorded(context, verified=False)

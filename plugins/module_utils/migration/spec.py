@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..proxmox.endpoint import is_token_id, is_user, plain_host
 from .errors import SpecInvalid
+from .meeting_point import MeetingPoint
 
 __all__ = ["DiskPlace", "Limits", "NicPlace", "Spec", "difference", "parse_duration", "parse_rate"]
 
@@ -244,6 +245,7 @@ class Spec:
     on_controller_loss: str = "rollback"
     controller_timeout: float = 120.0
     reservation_timeout: float = 1800.0
+    incoming: MeetingPoint = field(default_factory=MeetingPoint)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Spec:
@@ -273,6 +275,7 @@ class Spec:
             loss,
             _timeout(options, "controller_timeout", 120.0),
             _timeout(options, "reservation_timeout", 1800.0),
+            MeetingPoint.parse(options.get("incoming")),
         )
 
     def identity(self) -> Dict[str, Any]:
@@ -318,6 +321,7 @@ class Spec:
             on_controller_loss=self.on_controller_loss,
             controller_timeout=self.controller_timeout,
             reservation_timeout=self.reservation_timeout,
+            incoming=self.incoming.to_dict(),
         )
 
     @classmethod
@@ -338,6 +342,7 @@ class Spec:
             str(raw["on_controller_loss"]),
             float(raw["controller_timeout"]),
             float(raw["reservation_timeout"]),
+            MeetingPoint.parse(raw.get("incoming")),
         )
 
 

@@ -68,7 +68,7 @@ class Worker:
         self.progress = Progress()
         self.progress.update(phase=self.facts.phase.value)
         self.requests = Requests(self.spec, time.monotonic)
-        world = real_world(self.spec, _secret(migration_id), places.run_directory(migration_id), sys.argv[0])
+        world = real_world(self.spec, migration_id, _secrets(migration_id), sys.argv[0])
         self.context = Context(world, self.journal, self.facts, self.requests, self.progress)
 
     def serve(self) -> ControlSocket:
@@ -141,7 +141,8 @@ class Worker:
                 facts={"differences": difference(self.spec.identity(), dict(request.get("identity") or {}))},
             )
         if request.get("secret"):
-            _write_secret(self.migration_id, str(request["secret"]))
+            key = _secrets(self.migration_id).get("incoming_key", "")
+            _write_secret(self.migration_id, str(request["secret"]), key)
             self.context.world.renew_secret(str(request["secret"]))
         goal = Phase(str(request.get("goal")))
         limits = request.get("limits")
@@ -173,15 +174,14 @@ class Worker:
         return {"records": list(self.journal.records)}
 
 
-def _secret(migration_id: str) -> str:
-    """The token's secret; empty after a reboot of the node, when only what needs no target can be done."""
-    path = places.secrets_path(migration_id)
+def _secrets(migration_id: str) -> Dict[str, str]:
+    """The secrets; none after a reboot of the node, when only what needs no target can be done."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return str(json.load(stream)["target_api_token_secret"])
-    except (OSError, ValueError, KeyError) as error:
+        with open(places.secrets_path(migration_id), encoding="utf-8") as stream:
+            return {str(name): str(value) for name, value in json.load(stream).items()}
+    except (OSError, ValueError, AttributeError) as error:
         _LOG.warning("the secrets of this migration are not there: %s", error)
-        return ""
+        return {}
 
 
 def _forget_secrets(migration_id: str) -> None:
@@ -279,16 +279,16 @@ def _start() -> int:
     os.makedirs(places.run_directory(migration_id), mode=0o700, exist_ok=True)
     secrets_path = places.secrets_path(migration_id)
     if order["secret"] or not os.path.exists(secrets_path):  # an abort brings none and must not lose the one there
-        _write_secret(migration_id, order["secret"])
+        _write_secret(migration_id, order["secret"], order.get("key") or _secrets(migration_id).get("incoming_key", ""))
     _detach(migration_id, "run" if first else "recover")
     return 0 if _answers(migration_id) else 1
 
 
-def _write_secret(migration_id: str, secret: str) -> None:
+def _write_secret(migration_id: str, secret: str, key: str = "") -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     descriptor = os.open(places.secrets_path(migration_id), flags, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump({"target_api_token_secret": secret}, stream)
+        json.dump({"target_api_token_secret": secret, "incoming_key": key}, stream)
 
 
 def _detach(migration_id: str, word: str) -> None:

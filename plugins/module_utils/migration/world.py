@@ -23,7 +23,20 @@ from ..proxmox.replies import (
 from ..proxmox.target_api import StorageInfo, TaskStatus, TunnelGrant, VmResource, VmStatus
 from ..transport.interface import Kind, PumpEnd
 
-__all__ = ["Clock", "Export", "OpenStream", "OpenTunnel", "Pump", "Qmp", "Source", "Target", "Tunnel", "World"]
+__all__ = [
+    "Clock",
+    "Dial",
+    "Export",
+    "Incoming",
+    "OpenStream",
+    "OpenTunnel",
+    "Pump",
+    "Qmp",
+    "Source",
+    "Target",
+    "Tunnel",
+    "World",
+]
 
 
 class Clock(Protocol):
@@ -230,6 +243,7 @@ class Tunnel(Protocol):
 class Pump(Protocol):
     """One byte stream (``transport.pump_handle.PumpHandle``); counts in bytes, rates in bytes/s."""
 
+    peer: Optional[Mapping[str, Any]]  # direct streams: who is at the other end
     sent: int
     received: int
     acknowledged: int
@@ -241,6 +255,12 @@ class Pump(Protocol):
 
     def poll_events(self) -> Any:
         """Take in what the pump reported."""
+
+    def wait_standing(self, deadline: float) -> None:
+        """Wait until a direct stream is authenticated and beats."""
+
+    def open(self, listen: Optional[str] = None) -> None:
+        """Let a direct stream that stands be used: by QEMU over the socket ``listen``, or by the exporter."""
 
     def wait_listening(self, deadline: float) -> None:
         """Wait until QEMU may connect to the pump's socket."""
@@ -284,6 +304,23 @@ class OpenStream(Protocol):
         """The pump and the path of its UNIX socket (empty for an import)."""
 
 
+class Dial(Protocol):
+    """Starts a pump that connects to the incoming worker of the target."""
+
+    def __call__(self, plane: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> Pump:
+        """Returns at once; ``wait_standing`` tells how it went."""
+
+
+class Incoming(Protocol):
+    """The incoming worker of the target, over the stream ``control`` (``migration.client``)."""
+
+    def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Mapping[str, Any]:
+        """One request and its answer, which may take ``wait`` seconds more than an immediate one."""
+
+    def close(self) -> None:
+        """Say nothing more."""
+
+
 @dataclass(frozen=True)
 class World:
     """The outside of one migration."""
@@ -294,4 +331,8 @@ class World:
     target: Target
     open_tunnel: OpenTunnel
     open_stream: OpenStream
+    dial: Dial
+    open_incoming: Callable[[str], Incoming]  # the path of the control pump's socket
+    socket_path: Callable[[str], str]  # of a stream, for QEMU
+    has_incoming_key: bool
     renew_secret: Callable[[str], None]  # another secret of the same token from now on

@@ -64,7 +64,7 @@ def open_journal(path: Path, spec: Spec) -> CrashingJournal:
             spec_digest=spec.digest,
             uuid=UUID,
             name="web01",
-            transport="websocket",
+            transport=spec.transports[0],
             phase="preflight",
             time=1.0,
         )

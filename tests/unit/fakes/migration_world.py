@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from urllib.parse import quote
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import replies
@@ -32,6 +32,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tar
     VmStatus,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors import QmpUnreachable
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import PumpFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, Kind, PumpEnd
 
 UUID = "7ad2f857-bc18-4222-b836-574a1a2b4014"
@@ -553,6 +554,8 @@ class FakePump:
     """A byte stream that carries everything at once."""
 
     def __init__(self) -> None:
+        self.peer: Optional[Dict[str, Any]] = {"name": "b1", "address": "192.0.2.2"}
+        self.opened: Optional[str] = None
         self.sent = self.received = self.acknowledged = 1 << 20
         self.in_flight = 0
         self.acknowledged_rate = 0
@@ -565,6 +568,13 @@ class FakePump:
 
     def poll_events(self) -> List[Any]:
         return []
+
+    def wait_standing(self, deadline: float) -> None:
+        if self.ended is not None:
+            raise PumpFailed("The stream failed", side=replies_side(), object="stream")
+
+    def open(self, listen: Optional[str] = None) -> None:
+        self.opened = listen
 
     def wait_listening(self, deadline: float) -> None:
         pass
@@ -585,6 +595,29 @@ class FakePump:
         self.ended = PumpEnd(EndReason.CUT, False)
 
 
+class FakeIncoming:
+    """The listening end on the target node: does as root what no token can."""
+
+    def __init__(self, target: FakeTarget) -> None:
+        self.target = target
+        self.calls: List[Tuple[str, Dict[str, Any]]] = []
+        self.closed = False
+
+    def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Dict[str, Any]:
+        self.calls.append((op, parameters))
+        if op == "remove":
+            self.target.vms.pop(parameters["recorded"]["vmid"], None)
+            self.target.qemu = ""
+            gone = set(parameters["recorded"]["volumes"])
+            self.target.volumes = [volid for volid in self.target.volumes if volid not in gone]
+        if op == "resume":
+            self.target.vms[parameters["recorded"]["vmid"]]["lock"] = ""
+        return {}
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class Cluster:
     """Both sides of one migration; a worker that dies is replaced, they are not."""
 
@@ -596,6 +629,9 @@ class Cluster:
         self.faults = self.qemu.faults = self.target.faults = Faults()
         self.qemu.target = self.target
         self.pumps: List[FakePump] = []
+        self.dialled: List[str] = []
+        self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
+        self.incoming = FakeIncoming(self.target)
         self.lives = 0
 
     @property
@@ -613,7 +649,26 @@ class Cluster:
             self.pumps.append(FakePump())
             return self.pumps[-1], f"/run/crosscluster/x/{name}.sock"
 
-        return World(self.clock, self.source, self.qemu, self.target, open_tunnel, open_stream, lambda _secret: None)
+        def dial(_plane: str, name: str, *_rest: Any) -> Any:
+            self.pumps.append(FakePump())
+            self.dialled.append(name)
+            if name in self.unreachable:
+                self.pumps[-1].ended = PumpEnd(EndReason.REFUSED, False, "no answer")
+            return self.pumps[-1]
+
+        return World(
+            self.clock,
+            self.source,
+            self.qemu,
+            self.target,
+            open_tunnel,
+            open_stream,
+            dial,
+            lambda _path: self.incoming,
+            lambda name: f"/run/crosscluster/x/{name}.sock",
+            True,
+            lambda _secret: None,
+        )
 
     def worker_dies(self) -> None:
         """Its sockets close: streams are cut, the control connection ends (DESIGN 2)."""

@@ -35,10 +35,10 @@ class FakeEngine:
             raise answer
         return answer
 
-    def preview(self, spec, secret):
+    def preview(self, spec, secret, key=""):
         return self._answer("preview", spec.vmid, secret)
 
-    def advance(self, spec, secret, milestone, lease=None, wait=0.0):
+    def advance(self, spec, secret, milestone, lease=None, wait=0.0, key=""):
         return self._answer("advance", spec.vmid, secret, milestone)
 
     def poll(self, migration_id, lease, wait):

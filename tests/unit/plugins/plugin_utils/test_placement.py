@@ -141,6 +141,8 @@ def test_vm_is_found_by_name_with_its_node_and_inventory_host(look):
         "cluster": "alpha",
         "node": "a2",
         "inventory_host": "node-two",
+        "migration_address": None,
+        "certificate_name": "a2",
         "vmid": 117,
         "name": "web01",
         "status": "running",

@@ -67,8 +67,8 @@ def test_stream_gets_a_ticket_of_its_own_right_before(cluster, context):
     context.remember("reserving", vmid=200)
     cluster.target.vms[200] = {"lock": "migrate"}
     context.tunnel = FakeTunnel(cluster.target, 200)
-    context.open_stream("scsi0", Kind.NBD, "/run/qemu-server/200_nbd.migrate")
-    context.open_stream("ram", Kind.RAM, "/run/qemu-server/200.migrate")
+    context.open_websocket("scsi0", Kind.NBD, "/run/qemu-server/200_nbd.migrate")
+    context.open_websocket("ram", Kind.RAM, "/run/qemu-server/200.migrate")
     assert cluster.target.log == ["received command 'ticket'"] * 2
 
 

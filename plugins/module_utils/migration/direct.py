@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""The direct transports in the order of a migration: stand, attach, open, and what is done over ``control``.
+
+All streams stand authenticated and beating before anything is written on either side (DESIGN 5.0): a stream that
+stands has proven address, port, firewall and certificates. Nothing touches QEMU's sockets before ``attach``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from ..errors import CrossclusterError
+from ..proxmox import replies
+from ..qemu.mirror import supports_copy_mode_change
+from ..transport import policy
+from ..transport.interface import Kind
+from ..transport.policy import Rejection
+from .context import Context
+from .meeting_point import available
+from .plan import Plan
+from .world import Export, Pump
+
+__all__ = ["attach", "leave", "open_stream", "remove", "stand", "unlock"]
+
+_STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
+_LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
+_RECOVERY_WAIT = 60.0  # seconds for the commands of the target node
+_CONTROL = "control"
+_LOG = logging.getLogger(__name__)
+
+
+def stand(context: Context, plan: Plan) -> None:
+    """Step 0: dial every stream; what cannot stand is rejected by name and the next listed transport is taken.
+
+    Raises:
+        NoTransportUsable: none of those listed; nothing was written.
+    """
+    while context.is_direct:
+        try:
+            _dial_all(context, plan)
+            return
+        except CrossclusterError as error:
+            _LOG.warning("transport %s: %s", context.facts.transport, error)
+            context.drop_direct()
+            _take_next(context, error)
+
+
+def _dial_all(context: Context, plan: Plan) -> None:
+    """``control`` first: it alone tells why the others are refused."""
+    _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
+    for volume in plan.mirrored:
+        _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}")
+    if plan.run_state != "stopped":
+        _dial(context, "ram", Kind.RAM, "ram")
+    end = context.world.clock.monotonic() + _STAND_TIMEOUT
+    for pump in context.standing.values():
+        pump.wait_standing(end)
+    control = context.standing.pop(_CONTROL)
+    context.control_pump = control
+    context.incoming = context.world.open_incoming(_listen(context, control, _CONTROL))
+    context.note("standing", peer=dict(control.peer or {}))
+
+
+def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional[Export] = None) -> Pump:
+    context.standing[name] = context.world.dial(context.facts.transport, name, kind, stream, export)
+    return context.standing[name]
+
+
+def _take_next(context: Context, error: CrossclusterError) -> None:
+    facts = context.facts
+    known = available(context.spec.incoming, context.world.has_incoming_key, lambda _domain: None)
+    for entry in facts.transports_rejected:
+        known[entry["transport"]] = Rejection(entry["code"], entry["reason"])
+    known[facts.transport] = Rejection(error.code, error.message)
+    choice = policy.choose(context.spec.transports, known)
+    context.note("transport", transport=choice.name, rejected=choice.rejected_as_list())
+
+
+def attach(context: Context) -> None:
+    """Tell the incoming worker which sockets QEMU opened; it checks that they are those of this VM."""
+    if not context.is_direct:
+        return
+    if context.facts.attempts:
+        _dial_again(context)
+    else:
+        vmid = context.target_vmid
+        nbd = replies.nbd_socket(vmid) if context.plan.mirrored else None
+        context.require_incoming().call(
+            "attach", vmid=vmid, uuid=context.facts.uuid, ram=replies.ram_socket(vmid), nbd=nbd
+        )
+    if context.plan.qemu and supports_copy_mode_change(context.plan.qemu):
+        context.require_incoming().call("seal")  # no second attempt will be needed: nobody else may come
+
+
+def _dial_again(context: Context) -> None:
+    """A new attempt of a move that did not converge has streams of its own: none is ever opened twice."""
+    number = context.facts.attempts + 1
+    for volume in context.plan.mirrored:
+        _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}.{number}")
+    _dial(context, "ram", Kind.RAM, f"ram.{number}")
+    end = context.world.clock.monotonic() + _STAND_TIMEOUT
+    for pump in context.standing.values():
+        pump.wait_standing(end)
+
+
+def open_stream(
+    context: Context, name: str, kind: Kind, remote: str, export: Optional[Export] = None
+) -> Tuple[Pump, str]:
+    """A stream that QEMU (or the exporter) may use now, and the path of its UNIX socket (empty for an import)."""
+    if not context.is_direct:
+        return context.open_websocket(name, kind, remote, export)
+    clock = context.world.clock
+    if kind is Kind.IMPORT:
+        # Its descriptor exists only now; control has shown that the way is open.
+        context.require_incoming().call("attach_import", vmid=context.target_vmid)
+        _dial(context, name, kind, name.replace("-", "/", 1), export).wait_standing(clock.monotonic() + _STAND_TIMEOUT)
+    pump = context.standing.pop(name)
+    context.pumps[name] = pump
+    pump.set_rate(context.stream_rate() if kind is not Kind.NBD else None)
+    if kind is Kind.IMPORT:
+        pump.open()
+        return pump, ""
+    return pump, _listen(context, pump, name)
+
+
+def _listen(context: Context, pump: Pump, name: str) -> str:
+    path = context.world.socket_path(name)
+    pump.open(path)
+    pump.wait_listening(context.world.clock.monotonic() + _LISTEN_TIMEOUT)
+    return path
+
+
+# Over ``control``, when Proxmox's own control channel is gone. What fails here is told as residue, as without it.
+
+
+def remove(context: Context, left: Any) -> bool:
+    """Have what is left at the target removed; whether something was."""
+    upids = [entry["upid"] for entry in left if entry["kind"] == "task"]
+    volumes = [entry["volid"] for entry in left if entry["kind"] == "volume"]
+    return _recover(context, "remove", upids, volumes)
+
+
+def unlock(context: Context) -> bool:
+    """Have the target's lock taken off after the source was fenced; whether it was."""
+    return _recover(context, "resume", [], [])
+
+
+def _recover(context: Context, operation: str, upids: Any, volumes: Any) -> bool:
+    facts = context.facts
+    if context.incoming is None:
+        return False
+    made = [volume.volid for volume in facts.volumes.values() if volume.volid]
+    recorded: Dict[str, Any] = {
+        "vmid": context.target_vmid,
+        "uuid": facts.uuid,
+        "upid": facts.upid or next(iter(upids), None),
+        "volumes": sorted({*made, *volumes}),
+        "commit_intent": facts.intents > 0,
+        "source_fenced": facts.source_fenced,
+        "run_state": facts.running.get("run_state"),
+    }
+    return _call(context, operation, _RECOVERY_WAIT, recorded=recorded) is not None
+
+
+def leave(context: Context) -> None:
+    """The incoming worker is not needed any more: it takes listener, rules and itself away."""
+    if context.incoming is not None:
+        _call(context, "bye")
+    context.drop_direct()
+
+
+def _call(context: Context, operation: str, wait: float = 0.0, **values: Any) -> Optional[Mapping[str, Any]]:
+    try:
+        return context.require_incoming().call(operation, wait, **values)
+    except CrossclusterError as error:
+        _LOG.warning("%s over control: %s", operation, error)
+        return None

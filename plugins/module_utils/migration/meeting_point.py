@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""Where the incoming worker of the target listens, and which direct transports that makes possible. Pure.
+
+The controller starts the incoming worker before the migration begins and hands this over (direct-transports 5); the
+key for ``tcp`` travels beside it as a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+from ..transport.policy import Rejection
+from .errors import SpecInvalid
+
+__all__ = ["DIRECT", "PKI", "MeetingPoint", "available", "is_key"]
+
+PKI = "/etc/crosscluster/pki"
+DIRECT = ("tls", "tcp")  # transports between two workers, by what is between them
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
+_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
+_NOT_STARTED = Rejection(
+    "INCOMING_ABSENT", "no incoming worker was started on the target node, which needs target_root: true"
+)
+
+
+def is_key(text: Any) -> bool:
+    """Whether it has the form of the key for ``tcp``: 256 bits."""
+    return isinstance(text, str) and bool(_KEY.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class MeetingPoint:
+    """What the option ``incoming`` says; empty when nothing listens.
+
+    Attributes:
+        migration_id: For which migration the target listens.
+        address, port: Where.
+        peer_name, own_name: Names in the certificates of the target node and of this one.
+        planes: Of :data:`DIRECT`, what it accepts.
+        own_address: Address of the source node that it expects.
+        domain: Trust domain, a directory below :data:`PKI`.
+        rejected: Why transports cannot be used, as far as the controller knows.
+        limits: Timers of the streams in seconds (``transport.direct_guard``).
+    """
+
+    migration_id: str = ""
+    address: str = ""
+    port: int = 0
+    peer_name: str = ""
+    own_name: str = ""
+    planes: Tuple[str, ...] = ()
+    own_address: str = ""
+    domain: str = ""
+    rejected: Mapping[str, Rejection] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, raw: Any) -> MeetingPoint:
+        """From the option ``incoming``.
+
+        Raises:
+            SpecInvalid: names the option.
+        """
+        raw = {key: value for key, value in (raw or {}).items() if value not in (None, "")}
+        point = cls(
+            migration_id=str(raw.get("migration_id", "")),
+            address=_address("incoming.address", raw.get("address")),
+            port=raw.get("port", 0),
+            peer_name=str(raw.get("peer_name", "")),
+            own_name=str(raw.get("own_name", "")),
+            planes=tuple(raw.get("planes") or ()),
+            own_address=_address("incoming.own_address", raw.get("own_address")),
+            domain=str(raw.get("domain", "")),
+            rejected=_rejections(raw.get("rejected") or {}),
+            limits={str(key): float(value) for key, value in (raw.get("limits") or {}).items()},
+        )
+        point._check()
+        return point
+
+    def _check(self) -> None:
+        if self.planes and not _ID.fullmatch(self.migration_id):
+            raise SpecInvalid("incoming.migration_id", self.migration_id, "32 hexadecimal digits")
+        if self.planes and not self.address:
+            raise SpecInvalid("incoming.address", self.address, "the address at which the target listens")
+        if isinstance(self.port, bool) or not isinstance(self.port, int) or not bool(self.planes) <= self.port < 65536:
+            raise SpecInvalid("incoming.port", self.port, "a port from 1 to 65535")
+        if set(self.planes) - set(DIRECT):
+            raise SpecInvalid("incoming.planes", list(self.planes), f"a list out of {', '.join(DIRECT)}")
+        for option, name in (("peer_name", self.peer_name), ("own_name", self.own_name)):
+            if "tls" in self.planes and not _NAME.fullmatch(name):
+                raise SpecInvalid(f"incoming.{option}", name, "the name in the certificate of a node")
+        if "tls" in self.planes and not _DOMAIN.fullmatch(self.domain):
+            raise SpecInvalid("incoming.domain", self.domain, "the name of a trust domain")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """JSON form; :meth:`parse` reads it again."""
+        return dict(asdict(self), planes=list(self.planes), rejected={n: asdict(r) for n, r in self.rejected.items()})
+
+
+def _address(option: str, raw: Any) -> str:
+    if raw is None:
+        return ""
+    try:
+        return str(ipaddress.ip_address(str(raw)))
+    except ValueError:
+        raise SpecInvalid(option, raw, "an IPv4 or IPv6 address") from None
+
+
+def _rejections(raw: Any) -> Dict[str, Rejection]:
+    try:
+        return {str(name): Rejection(str(why["code"]), str(why["reason"])[:500]) for name, why in raw.items()}
+    except (AttributeError, KeyError, TypeError):
+        raise SpecInvalid("incoming.rejected", raw, "code and reason by transport") from None
+
+
+def available(
+    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str], Optional[Rejection]]
+) -> Dict[str, Optional[Rejection]]:
+    """Per transport None (usable as far as can be seen before anything is opened) or why not.
+
+    Args:
+        point: Where the target listens.
+        has_key: Whether the key for ``tcp`` was given.
+        bad_credentials: What is wrong with this node's certificate of a trust domain.
+    """
+    return {
+        "websocket": None,
+        "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.domain),
+        "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key),
+        **{name: why for name, why in point.rejected.items() if name not in DIRECT},
+    }
+
+
+def _refused(point: MeetingPoint, plane: str) -> Optional[Rejection]:
+    if not point.planes:
+        return _NOT_STARTED
+    if plane not in point.planes:
+        return Rejection("INCOMING_REFUSES", f"the incoming worker of the target does not accept {plane}")
+    return None
+
+
+def _no_key(has_key: bool) -> Optional[Rejection]:
+    return None if has_key else Rejection("KEY_ABSENT", "the key of the two workers was not given (incoming_key)")
