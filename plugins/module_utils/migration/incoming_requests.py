@@ -1,0 +1,206 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change at any time.
+"""What the source may ask of the target node over the stream ``control``, and what is checked before it is done.
+
+The source names a VM once (``attach``, ``attach_import``); every later request is about that one and nothing else.
+QEMU's sockets are looked at with ``stat`` only: connecting to the RAM socket and closing again ends the target QEMU
+(direct-transports 7). Removing and resuming go through ``target_recovery`` with all its rules.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
+
+from ..proxmox.replies import import_socket, nbd_socket, ram_socket
+from ..qemu.errors import QemuError
+from ..transport.incoming_errors import AttachRefused, NotAttached, RequestInvalid
+from .target_recovery import Recorded, TargetNode, recover
+
+__all__ = ["OPERATIONS", "Attachment", "World", "carry_out"]
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+class Qemu(Protocol):
+    """The monitor of one QEMU: connect, act, disconnect."""
+
+    def run(self, command: str) -> Any:
+        """The value of one command; raises QemuError."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The target node.
+
+    Attributes:
+        node: What ``target_recovery`` does things with.
+        monitor: The monitor of a VM.
+        is_socket: Whether there is a UNIX socket of that path, by ``stat``.
+        unlink: Removes a file; one that is not there is no matter.
+    """
+
+    node: TargetNode
+    monitor: Callable[[int], Qemu]
+    is_socket: Callable[[str], bool]
+    unlink: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """The VM that this is about, once the source has said so.
+
+    Attributes:
+        migration_id: Whose requests are served.
+        vmid: Number of the VM; None before the first attach.
+        uuid: Its uuid; empty while only imports are attached.
+        paths: The socket of each kind of stream, ``ram``, ``disk``, ``import``.
+    """
+
+    migration_id: str
+    vmid: Optional[int] = None
+    uuid: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, stream: str) -> Optional[str]:
+        """The socket for a stream, by its name (``ram``, ``disk/scsi0.2``); None when it was not attached."""
+        return self.paths.get(re.split(r"[/.]", stream)[0])
+
+
+Operation = Callable[[Attachment, Mapping[str, Any], World], Tuple[Dict[str, Any], Attachment]]
+
+
+def carry_out(
+    op: str, attachment: Attachment, request: Mapping[str, Any], world: World
+) -> Tuple[Dict[str, Any], Attachment]:
+    """Serve one request: its answer and what is attached afterwards.
+
+    Raises:
+        CrossclusterError: nothing was done, or the code says what was not done.
+    """
+    return OPERATIONS[op](attachment, request, world)
+
+
+def _attach(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """The VM that QEMU was started for: exact paths, sockets, our lock, the uuid of the spec."""
+    vmid, uuid = _vmid(attachment, request), str(request.get("uuid")).lower()
+    _require(bool(_UUID.fullmatch(uuid)), "uuid must be a uuid")
+    paths = dict(attachment.paths)
+    for kind, option, exact in (("ram", "ram", ram_socket(vmid)), ("disk", "nbd", nbd_socket(vmid))):
+        given = request.get(option)
+        if given is None and option == "nbd":
+            continue  # a VM without disks
+        _require(given == exact, f"{option} must be {exact}")
+        _look(world, exact)
+        paths[kind] = exact
+    config = world.node.config(vmid)
+    if config is None or config.uuid != uuid or config.lock != "migrate":
+        found = "absent" if config is None else f"uuid {config.uuid or 'none'}, lock {config.lock or 'none'}"
+        raise AttachRefused(
+            f"VM {vmid} is not the one that this migration made ({found})",
+            object=f"VM {vmid}",
+            remedy="Nothing of it was touched; run the play again",
+            facts={"found": found},
+        )
+    if attachment.uuid and (attachment.uuid != uuid or dict(attachment.paths) != paths):
+        raise AttachRefused(f"VM {vmid} is attached already, in another way", object=f"VM {vmid}")
+    attached = Attachment(attachment.migration_id, vmid, uuid, paths)
+    return {"vmid": vmid, "uuid": uuid, "paths": paths}, attached
+
+
+def _attach_import(
+    attachment: Attachment, request: Mapping[str, Any], world: World
+) -> Tuple[Dict[str, Any], Attachment]:
+    """The socket of the one running import; there is a new one of the same name for each."""
+    vmid = _vmid(attachment, request)
+    path = import_socket(vmid)
+    _look(world, path)
+    config = world.node.config(vmid)
+    if config is None or config.lock not in ("create", "migrate") or attachment.uuid not in ("", config.uuid):
+        raise AttachRefused(f"VM {vmid} is not being made by a migration", object=f"VM {vmid}")
+    paths = {**attachment.paths, "import": path}
+    return {"vmid": vmid, "path": path}, Attachment(attachment.migration_id, vmid, attachment.uuid, paths)
+
+
+def _state(attachment: Attachment, _request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """What the VM is now: by its configuration and by QEMU's own word."""
+    if attachment.vmid is None:
+        raise NotAttached("no VM was attached yet", object="control")
+    config = world.node.config(attachment.vmid)
+    run_state = world.node.run_state(attachment.vmid)
+    answer = {
+        "vmid": attachment.vmid,
+        "exists": config is not None,
+        "uuid": config.uuid if config else "",
+        "lock": config.lock if config else "",
+        "run_state": run_state,
+        "migrate": _incoming_migration(world.monitor(attachment.vmid)) if run_state is not None else {},
+    }
+    return answer, attachment
+
+
+def _incoming_migration(monitor: Qemu) -> Dict[str, Any]:
+    try:
+        answer = monitor.run("query-migrate")
+    except QemuError as error:
+        return {"status": "unknown", "error": error.message}
+    answer = answer if isinstance(answer, dict) else {}
+    return {"status": str(answer.get("status", "none")), "error": str(answer.get("error-desc", ""))[:1000]}
+
+
+def _resume(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """The guest runs here: only with the source's word that it has given it up, and all rules of target_recovery."""
+    return recover(_recorded(attachment, request), world.node, "running"), attachment
+
+
+def _remove(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """What the journal of the source recorded is gone, and the sockets that ``qm destroy`` leaves behind."""
+    recorded = _recorded(attachment, request)
+    result = recover(recorded, world.node, "removed")
+    if world.node.config(recorded.vmid) is None and world.node.run_state(recorded.vmid) is None:
+        for path in (ram_socket(recorded.vmid), nbd_socket(recorded.vmid), import_socket(recorded.vmid)):
+            if world.is_socket(path):
+                world.unlink(path)
+    return result, attachment
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "attach": _attach,
+    "attach_import": _attach_import,
+    "state": _state,
+    "resume": _resume,
+    "remove": _remove,
+}
+
+
+def _vmid(attachment: Attachment, request: Mapping[str, Any]) -> int:
+    """The number of the VM: final once it was given."""
+    vmid = request.get("vmid")
+    valid = isinstance(vmid, int) and not isinstance(vmid, bool) and 100 <= vmid <= 999999999
+    _require(valid, "vmid must be a number from 100 to 999999999")
+    if attachment.vmid not in (None, vmid):
+        raise AttachRefused(f"this is about VM {attachment.vmid} already", object=f"VM {vmid}")
+    return int(vmid)  # type: ignore[arg-type]
+
+
+def _recorded(attachment: Attachment, request: Mapping[str, Any]) -> Recorded:
+    """What the source has recorded: fields of ``target_recovery``; it must be about the attached VM."""
+    _vmid(attachment, request)
+    recorded = Recorded.parse(dict(request, migration_id=attachment.migration_id, uuid=request.get("uuid")))
+    if attachment.uuid not in ("", recorded.uuid):
+        raise AttachRefused(f"{recorded.name} is attached with another uuid", object=recorded.name)
+    return recorded
+
+
+def _look(world: World, path: str) -> None:
+    if not world.is_socket(path):
+        raise AttachRefused(
+            f"there is no socket {path}", object=path, remedy="QEMU has ended or was not started for a migration"
+        )
+
+
+def _require(holds: bool, text: str) -> None:
+    if not holds:
+        raise RequestInvalid(text, object="control")

@@ -1,0 +1,226 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the source may ask of the target node, against a node of plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.errors import CrossclusterError, Side
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_requests import (
+    Attachment,
+    World,
+    carry_out,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.vm_config import VmConfig
+from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors import QmpUnreachable
+
+ID, UUID = "5d" * 16, "6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11"
+RAM, NBD, IMPORT = "/run/qemu-server/117.migrate", "/run/qemu-server/117_nbd.migrate", "/run/qemu-server/117.storage"
+ATTACH = {"vmid": 117, "uuid": UUID, "ram": RAM, "nbd": NBD}
+RECORDED = {"vmid": 117, "uuid": UUID, "volumes": ["fast:117/vm-117-disk-0.raw"]}
+
+
+@dataclasses.dataclass
+class Node:
+    """A target node with one VM."""
+
+    lock: str = "migrate"
+    uuid: str = UUID
+    there: bool = True
+    state: str | None = "inmigrate"
+    tunnel: bool = False
+    sockets: tuple = (RAM, NBD, IMPORT)
+    done: list = dataclasses.field(default_factory=list)
+
+    def config(self, vmid):
+        if not self.there or vmid != 117:
+            return None
+        uuid = f"smbios1: uuid={self.uuid}\n" if self.uuid else ""
+        return VmConfig.read(f"lock: {self.lock}\n{uuid}".encode())
+
+    def task_running(self, _upid, _vmid):
+        return self.tunnel
+
+    def task_log(self, _upid):
+        return None
+
+    def owner(self, _vmid):
+        return None
+
+    def written_by_task(self, _vmid, _upid):
+        return False
+
+    def run_state(self, _vmid):
+        return self.state
+
+    def loaded(self, _vmid):
+        return self.state == "paused"
+
+    def exists(self, _volume, _vmid):
+        return self.there
+
+    def referrer(self, _volume, _vmid):
+        return None
+
+    def carry_out(self, step, vmid):
+        self.done.append((step.action.value, vmid))
+        if step.action.value == "destroy":
+            self.there, self.state = False, None
+        if step.action.value == "resume":
+            self.state = "running"
+
+    # the rest of the world
+
+    def run(self, command):
+        if self.state == "unknown":
+            raise QmpUnreachable("gone", side=Side.SOURCE, object="qmp")
+        return {"status": "failed", "error-desc": "load of migration failed"} if command == "query-migrate" else {}
+
+    def world(self):
+        return World(self, lambda _vmid: self, lambda path: path in self.sockets, lambda p: self.done.append(("rm", p)))
+
+
+def ask(op, request, node=None, attachment=None):
+    return carry_out(op, attachment or Attachment(ID), request, (node or Node()).world())
+
+
+def attached():
+    return ask("attach", ATTACH)[1]
+
+
+def code_of(op, request, **more):
+    with pytest.raises(CrossclusterError) as refusal:
+        ask(op, request, **more)
+    return refusal.value.code
+
+
+def test_attach_gives_the_sockets_of_the_streams():
+    answer, attachment = ask("attach", ATTACH)
+    assert answer == {"vmid": 117, "uuid": UUID, "paths": {"ram": RAM, "disk": NBD}}
+    assert attachment.path("ram") == attachment.path("ram.2") == RAM
+    assert attachment.path("disk/scsi0") == attachment.path("disk/virtio3.4") == NBD
+    assert attachment.path("import/tpmstate0") is None
+    assert ask("attach", ATTACH, attachment=attachment) == (answer, attachment)
+
+
+def test_attach_of_a_vm_without_disks_has_ram_alone():
+    answer, _attachment = ask("attach", {**ATTACH, "nbd": None}, Node(sockets=(RAM,)))
+    assert answer["paths"] == {"ram": RAM}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ram": "/run/qemu-server/118.migrate"},
+        {"ram": "/run/qemu-server/../qemu-server/117.migrate"},
+        {"ram": None},
+        {"nbd": RAM},
+        {"vmid": "117"},
+        {"vmid": True},
+        {"vmid": 99},
+        {"uuid": "nobody"},
+    ],
+)
+def test_attach_takes_nothing_but_the_exact_words(change):
+    assert code_of("attach", {**ATTACH, **change}) == "REQUEST_INVALID"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Node(lock="create"),
+        Node(lock="backup"),
+        Node(uuid="00000000-0000-0000-0000-000000000001"),
+        Node(uuid=""),
+        Node(there=False),
+        Node(sockets=(NBD,)),
+        Node(sockets=(RAM,)),
+    ],
+)
+def test_attach_to_what_is_not_that_vm_is_refused(node):
+    assert code_of("attach", ATTACH, node=node) == "ATTACH_REFUSED"
+
+
+def test_attachment_is_final():
+    assert code_of("attach", {**ATTACH, "nbd": None}, attachment=Attachment(ID, 118)) == "ATTACH_REFUSED"
+    other = {**ATTACH, "uuid": "00000000-0000-0000-0000-000000000001"}
+    node = Node(uuid="00000000-0000-0000-0000-000000000001")
+    assert code_of("attach", other, node=node, attachment=attached()) == "ATTACH_REFUSED"
+
+
+def test_import_is_attached_while_the_vm_is_made():
+    answer, attachment = ask("attach_import", {"vmid": 117}, Node(lock="create", uuid=""))
+    assert answer == {"vmid": 117, "path": IMPORT}
+    assert attachment.path("import/cloudinit") == IMPORT
+    assert ask("attach", ATTACH, attachment=attachment)[1].path("import/cloudinit") == IMPORT
+    assert code_of("attach", {**ATTACH, "vmid": 118}, attachment=attachment) in ("ATTACH_REFUSED", "REQUEST_INVALID")
+
+
+@pytest.mark.parametrize("node", [Node(lock="backup"), Node(there=False), Node(sockets=(RAM, NBD))])
+def test_import_into_what_is_not_being_made_is_refused(node):
+    assert code_of("attach_import", {"vmid": 117}, node=node) == "ATTACH_REFUSED"
+
+
+def test_state_tells_lock_run_state_and_migration():
+    answer, _attachment = ask("state", {}, attachment=attached())
+    migrate = {"status": "failed", "error": "load of migration failed"}
+    expected = {"vmid": 117, "exists": True, "uuid": UUID, "lock": "migrate", "run_state": "inmigrate"}
+    assert answer == {**expected, "migrate": migrate}
+
+
+def test_state_of_a_vm_that_is_gone_is_no_error():
+    answer, _attachment = ask("state", {}, Node(there=False, state=None), attached())
+    assert (answer["exists"], answer["run_state"], answer["migrate"]) == (False, None, {})
+
+
+def test_state_of_a_qemu_that_does_not_answer_is_unknown():
+    answer, _attachment = ask("state", {}, Node(state="unknown"), attached())
+    assert (answer["run_state"], answer["migrate"]["status"]) == ("unknown", "unknown")
+
+
+def test_state_before_attach_is_refused():
+    assert code_of("state", {}) == "NOT_ATTACHED"
+
+
+def test_remove_takes_the_vm_and_the_sockets_that_are_left():
+    node = Node()
+    answer, _attachment = ask("remove", RECORDED, node, attached())
+    assert [step["action"] for step in answer["steps"]] == ["stop", "destroy", "free"]
+    assert node.done[:3] == [("stop", 117), ("destroy", 117), ("free", 117)]
+    assert node.done[3:] == [("rm", RAM), ("rm", NBD), ("rm", IMPORT)]
+
+
+@pytest.mark.parametrize(
+    ("change", "node", "code"),
+    [
+        ({}, Node(tunnel=True), "TUNNEL_TASK_RUNNING"),
+        ({}, Node(state="running"), "TARGET_MAY_HAVE_RUN"),
+        ({}, Node(lock="backup"), "TARGET_LOCK_CHANGED"),
+        ({"vmid": 118}, Node(), "ATTACH_REFUSED"),
+        ({"uuid": "00000000-0000-0000-0000-000000000001"}, Node(), "ATTACH_REFUSED"),
+        ({"uuid": None}, Node(), "RECORD_INVALID"),
+        ({"volumes": ["../etc"]}, Node(), "RECORD_INVALID"),
+        ({"migration_id": "00" * 16, "uuid": "x"}, Node(), "RECORD_INVALID"),
+    ],
+)
+def test_remove_keeps_every_rule_of_the_recovery(change, node, code):
+    assert code_of("remove", {**RECORDED, **change}, node=node, attachment=attached()) == code
+    assert node.done == []
+
+
+def test_resume_needs_the_word_of_the_source():
+    node = Node(state="paused")
+    assert code_of("resume", RECORDED, node=node, attachment=attached()) == "COMMIT_INTENT_MISSING"
+    assert node.done == []
+    answer, _attachment = ask("resume", {**RECORDED, "commit_intent": True}, node, attached())
+    assert [step["action"] for step in answer["steps"]] == ["resume"]
+
+
+def test_fenced_source_has_the_lock_taken_off():
+    node = Node(state="running")
+    fenced = {**RECORDED, "commit_intent": True, "source_fenced": True}
+    ask("resume", fenced, node, attached())
+    assert node.done == [("unlock", 117)]
