@@ -186,9 +186,12 @@ def _vmid(attachment: Attachment, request: Mapping[str, Any]) -> int:
 
 
 def _recorded(attachment: Attachment, request: Mapping[str, Any]) -> Recorded:
-    """What the source has recorded: fields of ``target_recovery``; it must be about the attached VM."""
-    _vmid(attachment, request)
-    recorded = Recorded.parse(dict(request, migration_id=attachment.migration_id, uuid=request.get("uuid")))
+    """What the source has recorded: ``recorded`` has the options of ``target_recovery``, about the attached VM."""
+    raw = request.get("recorded")
+    if not isinstance(raw, Mapping):
+        raise RequestInvalid("recorded must hold what the migration has recorded", object="control")
+    _vmid(attachment, raw)
+    recorded = Recorded.parse(dict(raw, migration_id=attachment.migration_id, uuid=raw.get("uuid")))
     if attachment.uuid not in ("", recorded.uuid):
         raise AttachRefused(f"{recorded.name} is attached with another uuid", object=recorded.name)
     return recorded

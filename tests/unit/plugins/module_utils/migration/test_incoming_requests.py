@@ -187,7 +187,7 @@ def test_state_before_attach_is_refused():
 
 def test_remove_takes_the_vm_and_the_sockets_that_are_left():
     node = Node()
-    answer, _attachment = ask("remove", RECORDED, node, attached())
+    answer, _attachment = ask("remove", {"recorded": RECORDED}, node, attached())
     assert [step["action"] for step in answer["steps"]] == ["stop", "destroy", "free"]
     assert node.done[:3] == [("stop", 117), ("destroy", 117), ("free", 117)]
     assert node.done[3:] == [("rm", RAM), ("rm", NBD), ("rm", IMPORT)]
@@ -207,20 +207,25 @@ def test_remove_takes_the_vm_and_the_sockets_that_are_left():
     ],
 )
 def test_remove_keeps_every_rule_of_the_recovery(change, node, code):
-    assert code_of("remove", {**RECORDED, **change}, node=node, attachment=attached()) == code
+    assert code_of("remove", {"recorded": {**RECORDED, **change}}, node=node, attachment=attached()) == code
     assert node.done == []
 
 
 def test_resume_needs_the_word_of_the_source():
     node = Node(state="paused")
-    assert code_of("resume", RECORDED, node=node, attachment=attached()) == "COMMIT_INTENT_MISSING"
+    assert code_of("resume", {"recorded": RECORDED}, node=node, attachment=attached()) == "COMMIT_INTENT_MISSING"
     assert node.done == []
-    answer, _attachment = ask("resume", {**RECORDED, "commit_intent": True}, node, attached())
+    answer, _attachment = ask("resume", {"recorded": {**RECORDED, "commit_intent": True}}, node, attached())
     assert [step["action"] for step in answer["steps"]] == ["resume"]
 
 
 def test_fenced_source_has_the_lock_taken_off():
     node = Node(state="running")
     fenced = {**RECORDED, "commit_intent": True, "source_fenced": True}
-    ask("resume", fenced, node, attached())
+    ask("resume", {"recorded": fenced}, node, attached())
     assert node.done == [("unlock", 117)]
+
+
+@pytest.mark.parametrize("request_", [{}, {"recorded": None}, {"recorded": []}, {"recorded": {}}, RECORDED])
+def test_request_without_a_record_is_refused(request_):
+    assert code_of("remove", request_) == "REQUEST_INVALID"
