@@ -64,6 +64,22 @@ options:
         description: Timers of the streams, in seconds, such as C(deadman).
         type: dict
         default: {}
+      network:
+        description:
+          - The verdict of the role P(crosscluster.migration.trusted_network#role) on the network between the two nodes.
+          - V(tcp) needs one that is not older than 15 minutes and that allows clear text.
+        type: dict
+        default: {}
+  clear_text:
+    description: Without it V(tcp) is refused, whatever is known of the network.
+    type: dict
+    suboptions:
+      accepted_by:
+        description: The person who accepts that whoever is on that network may read and alter what is carried.
+        type: str
+      until:
+        description: The last day on which that holds, such as V(2026-12-31).
+        type: str
   incoming_key:
     description:
       - The key with which the two workers prove themselves to each other over V(tcp), 64 hexadecimal digits.

@@ -109,8 +109,10 @@ def transport() -> ArgumentSpec:
                 "domain": {"type": "str"},
                 "rejected": {"type": "dict", "default": {}},
                 "limits": {"type": "dict", "default": {}},
+                "network": {"type": "dict", "default": {}},
             },
         },
+        "clear_text": {"type": "dict", "options": {"accepted_by": {"type": "str"}, "until": {"type": "str"}}},
         INCOMING_KEY: {"type": "str", "no_log": True},
     }
 

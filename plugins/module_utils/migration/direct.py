@@ -71,7 +71,9 @@ def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional
 
 def _take_next(context: Context, error: CrossclusterError) -> None:
     facts = context.facts
-    known = available(context.spec.incoming, context.world.has_incoming_key, lambda _domain: None)
+    known = available(
+        context.spec.incoming, context.world.has_incoming_key, lambda _domain: None, context.world.clock.wall()
+    )
     for entry in facts.transports_rejected:
         known[entry["transport"]] = Rejection(entry["code"], entry["reason"])
     known[facts.transport] = Rejection(error.code, error.message)

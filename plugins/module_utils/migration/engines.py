@@ -418,7 +418,7 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
 
 def _choice(spec: Spec, key: str) -> policy.Choice:
     """The transport to begin with; what only shows when it is dialled, the worker finds out before any write."""
-    return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials))
+    return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials, time.time()))
 
 
 def _bad_credentials(domain: str) -> Optional[policy.Rejection]:

@@ -14,6 +14,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
+from ..network.verdict import Statement, Verdict
 from ..transport.policy import Rejection
 from .errors import SpecInvalid
 
@@ -48,6 +49,8 @@ class MeetingPoint:
         domain: Trust domain, a directory below :data:`PKI`.
         rejected: Why transports cannot be used, as far as the controller knows.
         limits: Timers of the streams in seconds (``transport.direct_guard``).
+        network: The verdict of the role ``trusted_network`` on the network between the two nodes, for ``tcp``.
+        clear_text: Who accepts that ``tcp`` is readable for whoever is on that network, and until when.
     """
 
     migration_id: str = ""
@@ -60,13 +63,16 @@ class MeetingPoint:
     domain: str = ""
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    clear_text: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, raw: Any) -> MeetingPoint:
-        """From the option ``incoming``.
+    def parse(cls, raw: Any, clear_text: Any = None) -> MeetingPoint:
+        """From the options ``incoming`` and ``clear_text``.
 
         Raises:
             SpecInvalid: names the option.
+            NetworkInvalid: NETWORK_INVALID, for the statement or the verdict.
         """
         raw = {key: value for key, value in (raw or {}).items() if value not in (None, "")}
         point = cls(
@@ -80,6 +86,8 @@ class MeetingPoint:
             domain=str(raw.get("domain", "")),
             rejected=_rejections(raw.get("rejected") or {}),
             limits={str(key): float(value) for key, value in (raw.get("limits") or {}).items()},
+            network=Verdict.parse(raw["network"]).to_dict() if raw.get("network") else {},
+            clear_text=_statement(clear_text or raw.get("clear_text")),
         )
         point._check()
         return point
@@ -113,6 +121,13 @@ def _address(option: str, raw: Any) -> str:
         raise SpecInvalid(option, raw, "an IPv4 or IPv6 address") from None
 
 
+def _statement(raw: Any) -> Dict[str, str]:
+    if not raw:
+        return {}
+    statement = Statement.parse(raw)
+    return {"accepted_by": statement.accepted_by, "until": statement.until.isoformat()}
+
+
 def _rejections(raw: Any) -> Dict[str, Rejection]:
     try:
         return {str(name): Rejection(str(why["code"]), str(why["reason"])[:500]) for name, why in raw.items()}
@@ -121,7 +136,7 @@ def _rejections(raw: Any) -> Dict[str, Rejection]:
 
 
 def available(
-    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str], Optional[Rejection]]
+    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str], Optional[Rejection]], now: float
 ) -> Dict[str, Optional[Rejection]]:
     """Per transport None (usable as far as can be seen before anything is opened) or why not.
 
@@ -129,11 +144,12 @@ def available(
         point: Where the target listens.
         has_key: Whether the key for ``tcp`` was given.
         bad_credentials: What is wrong with this node's certificate of a trust domain.
+        now: Seconds since 1970.
     """
     return {
         "websocket": None,
         "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.domain),
-        "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key),
+        "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key) or _no_proof(point, now),
         **{name: why for name, why in point.rejected.items() if name not in DIRECT},
     }
 
@@ -148,3 +164,19 @@ def _refused(point: MeetingPoint, plane: str) -> Optional[Rejection]:
 
 def _no_key(has_key: bool) -> Optional[Rejection]:
     return None if has_key else Rejection("KEY_ABSENT", "the key of the two workers was not given (incoming_key)")
+
+
+def _no_proof(point: MeetingPoint, now: float) -> Optional[Rejection]:
+    """Clear text needs a network proven within 15 minutes and a person who answers for it (safety 10)."""
+    if not point.clear_text or not Statement.parse(point.clear_text).holds_at(now):
+        return Rejection(
+            "CLEAR_TEXT_NOT_ACCEPTED", "nobody accepts clear text (any more): clear_text {accepted_by, until}"
+        )
+    if not point.network:
+        return Rejection("NETWORK_NOT_PROVEN", "there is no verdict of the role trusted_network")
+    verdict = Verdict.parse(point.network)
+    trust = verdict.trust_at(now)
+    if trust.clear_text_allowed:
+        return None
+    age = "" if trust is verdict.trust else f", {int(now - verdict.checked_at)} s ago"
+    return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}")

@@ -23,6 +23,7 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
     """
     spec = facts.spec
     result = facts.result
+    rejected = list(facts.transports_rejected)
     return {
         "migration_id": facts.migration_id,
         "phase": facts.phase.value,
@@ -38,14 +39,17 @@ def report(facts: Facts, progress: Optional[Mapping[str, Any]] = None) -> Dict[s
             "volumes": [v.volid for v in facts.volumes.values() if v.volid],
         },
         "transport": facts.transport,
-        "transports_rejected": list(facts.transports_rejected),
+        "transports_rejected": rejected,
         "bytes": result.get("bytes", 0),
         "duration_s": _duration(facts),
         "downtime_ms": result.get("downtime_ms"),
         "pause_ms": result.get("pause_ms"),
         "attempts": facts.attempts,
         "residue": list(facts.residue),
-        "warnings": [_warning(warning) for warning in result.get("warnings", [])],
+        "warnings": [
+            *(f"transport {each['transport']} is not used: {each['reason']} [{each['code']}]" for each in rejected),
+            *(_warning(warning) for warning in result.get("warnings", [])),
+        ],
         "proof": dict(facts.proof),
         "run_state": facts.running.get("run_state"),
         "commit_intent": facts.intents > 0,

@@ -275,7 +275,7 @@ class Spec:
             loss,
             _timeout(options, "controller_timeout", 120.0),
             _timeout(options, "reservation_timeout", 1800.0),
-            MeetingPoint.parse(options.get("incoming")),
+            MeetingPoint.parse(options.get("incoming"), options.get("clear_text")),
         )
 
     def identity(self) -> Dict[str, Any]:

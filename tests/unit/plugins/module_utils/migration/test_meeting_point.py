@@ -12,6 +12,8 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.migration.m
     available,
     is_key,
 )
+from ansible_collections.crosscluster.migration.plugins.module_utils.network.evidence import Check, State
+from ansible_collections.crosscluster.migration.plugins.module_utils.network.verdict import REQUIRED, Trust, judge
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.policy import Rejection
 
 POINT = {
@@ -25,8 +27,24 @@ POINT = {
 }
 
 
-def codes(point, *, has_key=True, bad=None):
-    found = available(MeetingPoint.parse(point), has_key, lambda _domain: bad)
+NOW = 1_790_000_000.0
+ACCEPTED = {"accepted_by": "the network team", "until": "2100-01-01"}
+
+
+def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
+    """As the role hands it over; the only evidence that is missing is said so."""
+    state = State.PASSED if trust is Trust.PRIVATE_PROVEN else State.FAILED
+    checks = [Check(number, node, state, "", part=part) for number, part in REQUIRED for node in ("a1", "b1")]
+    checks += [Check(11, node, State.NOTED, "veth") for node in ("a1", "b1")]
+    found = judge("a1", "b1", "10.77.0.0/24", checks, now=at)
+    assert found.trust is trust
+    return found.to_dict()
+
+
+def codes(point, *, has_key=True, bad=None, clear_text=ACCEPTED):
+    if point is not None:
+        point = {"network": verdict(), **point}
+    found = available(MeetingPoint.parse(point, clear_text), has_key, lambda _domain: bad, NOW)
     return {name: why and why.code for name, why in found.items()}
 
 
@@ -43,11 +61,16 @@ def test_everything_is_there():
     [
         ({"planes": ["tls"]}, {}, {"tls": None, "tcp": "INCOMING_REFUSES"}),
         ({"planes": ["tcp"]}, {}, {"tls": "INCOMING_REFUSES", "tcp": None}),
+        ({}, {"clear_text": None}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
+        ({}, {"clear_text": {**ACCEPTED, "until": "2000-01-01"}}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
+        ({"network": {}}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"network": verdict(Trust.UNKNOWN)}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"network": verdict(at=NOW - 901)}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({}, {"has_key": False}, {"tls": None, "tcp": "KEY_ABSENT"}),
         ({}, {"bad": Rejection("CREDENTIALS_UNUSABLE", "expired")}, {"tls": "CREDENTIALS_UNUSABLE", "tcp": None}),
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
-    ids=["no tcp", "no tls", "no key", "bad certificate", "controller knows"],
+    ids=["no tcp", "no tls", "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no key", "bad certificate", "controller knows"],
 )  # fmt: skip
 def test_what_is_missing_is_named(changes, other, expected):
     assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected}
@@ -59,7 +82,8 @@ def test_the_controller_may_know_of_any_transport():
 
 
 def test_json_form_says_the_same():
-    point = MeetingPoint.parse({**POINT, "limits": {"deadman": 3}, "rejected": {"tcp": {"code": "A", "reason": "b"}}})
+    more = {"limits": {"deadman": 3}, "rejected": {"tcp": {"code": "A", "reason": "b"}}, "network": verdict()}
+    point = MeetingPoint.parse({**POINT, **more}, ACCEPTED)
     assert MeetingPoint.parse(point.to_dict()) == point
 
 
