@@ -165,7 +165,7 @@ class Context:
 
     def announce(self) -> None:
         """Tell everybody who watches that something changed."""
-        self.progress.announce(phase=self.facts.phase.value)
+        self.progress.announce(phase=self.facts.phase.value, transport=self.facts.transport)
 
     def arrived(self) -> None:
         """Everything is at the target: nothing is left to be counted."""

@@ -87,8 +87,10 @@ def _duration(seconds: Optional[int]) -> str:
 
 
 def line(name: str, host: str, status: Mapping[str, Any]) -> str:
-    """One line of progress: VM, node, phase, percent, bytes, rate, what is left, ETA, dirty rate."""
+    """One line of progress: VM, node, phase, transport, percent, bytes, rate, what is left, ETA, dirty rate."""
     text = f"{name} on {host}: {status.get('phase', '?')}"
+    if status.get("transport"):
+        text += f" over {status['transport']}"
     if status.get("bytes_total"):
         text += (
             f" {status.get('percent', 0)}% {_size(status.get('bytes_transferred'))}/{_size(status['bytes_total'])}"

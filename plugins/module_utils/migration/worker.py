@@ -66,7 +66,7 @@ class Worker:
         self.spec: Spec = self.facts.spec
         self.fresh = len(self.journal.records) == 1 and not recovering
         self.progress = Progress()
-        self.progress.update(phase=self.facts.phase.value)
+        self.progress.update(phase=self.facts.phase.value, transport=self.facts.transport)
         self.requests = Requests(self.spec, time.monotonic)
         world = real_world(self.spec, migration_id, _secrets(migration_id), sys.argv[0])
         self.context = Context(world, self.journal, self.facts, self.requests, self.progress)

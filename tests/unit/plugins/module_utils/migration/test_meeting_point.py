@@ -70,7 +70,10 @@ def test_everything_is_there():
         ({}, {"bad": Rejection("CREDENTIALS_UNUSABLE", "expired")}, {"tls": "CREDENTIALS_UNUSABLE", "tcp": None}),
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
-    ids=["no tcp", "no tls", "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no key", "bad certificate", "controller knows"],
+    ids=[
+        "no tcp", "no tls", "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no key",
+        "bad certificate", "controller knows",
+    ],
 )  # fmt: skip
 def test_what_is_missing_is_named(changes, other, expected):
     assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected}
