@@ -10,26 +10,29 @@ QEMU (direct-transports 6.3). Only what nodes have: the standard library.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import ipaddress
 import re
 import ssl
+import textwrap
 from dataclasses import dataclass
-from typing import Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from ..errors import Side
 from .errors import CertificateUnreadable
 
-__all__ = ["Certificate", "PublicKey", "certificates_of", "leaf_problems"]
+__all__ = ["Certificate", "PublicKey", "RevocationList", "certificates_of", "leaf_problems", "lists_of", "to_pem"]
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_PEM_LIST = re.compile(r"-----BEGIN X509 CRL-----(.*?)-----END X509 CRL-----", re.DOTALL)
 _MAX_SIZE = 64 * 1024  # far beyond any certificate; a peer chooses what is read here
 
 _SEQUENCE, _SET, _OID, _BOOLEAN, _INTEGER, _BITS, _OCTETS = 0x30, 0x31, 0x06, 0x01, 0x02, 0x03, 0x04
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _VERSION, _EXTENSIONS = 0xA0, 0xA3
-_SAN_DNS, _SAN_IP = 0x82, 0x87
+_SAN_DNS, _SAN_IP, _KEY_IDENTIFIER = 0x82, 0x87, 0x80
 
 # RFC 5280: 4.2.1 (extensions, key usage bits), 4.2.1.12 (purposes); RFC 5480, 8410, 3279 (keys).
 _BASIC_CONSTRAINTS, _KEY_USAGE, _EXTENDED = "2.5.29.19", "2.5.29.15", "2.5.29.37"
@@ -81,6 +84,8 @@ class Certificate:
     purposes: FrozenSet[str]
     critical: FrozenSet[str]  # dotted numbers of the extensions that are critical
     present: FrozenSet[str]  # dotted numbers of all extensions
+    subject_key: bytes  # identifiers of its own key and of its issuer's, empty when there are none
+    authority_key: bytes
 
     @classmethod
     def parse(cls, der: bytes, side: Side, object: str = "certificate") -> "Certificate":
@@ -106,6 +111,29 @@ class Certificate:
         """The last CN of the subject; empty without one."""
         return next((value for name, value in reversed(self.subject) if name == "CN"), "")
 
+    def names_issuer(self, authority: "Certificate") -> bool:
+        """Whether it says that it was issued by this CA. Whether that is true, only a handshake tells."""
+        return self.issuer == authority.subject and self.authority_key == authority.subject_key
+
+
+@dataclass(frozen=True)
+class RevocationList:
+    """The fields of one revocation list; times are seconds since 1970."""
+
+    der: bytes
+    issuer: Attributes
+    this_update: int
+    next_update: int
+    serials: FrozenSet[int]
+
+    @classmethod
+    def parse(cls, der: bytes, side: Side, object: str = "revocation list") -> "RevocationList":
+        """Reads a list; raises CertificateUnreadable for anything that is none, or that says not how long it holds."""
+        try:
+            return _revocation_list(der)
+        except (ValueError, IndexError, OverflowError) as error:
+            raise CertificateUnreadable(f"{object} is not a revocation list", side=side, object=object) from error
+
 
 def certificates_of(pem: str, side: Side, object: str = "certificate") -> List[Certificate]:
     """All certificates of a PEM text, in order; raises CertificateUnreadable when one is broken or there is none."""
@@ -116,6 +144,27 @@ def certificates_of(pem: str, side: Side, object: str = "certificate") -> List[C
     if not found:
         raise CertificateUnreadable(f"there is no certificate in {object}", side=side, object=object)
     return found
+
+
+def lists_of(pem: str, side: Side, object: str = "revocation list") -> List[RevocationList]:
+    """All revocation lists of a PEM text, in order; raises CertificateUnreadable as certificates_of."""
+    try:
+        blocks = [base64.b64decode(block) for block in _PEM_LIST.findall(pem)]
+    except ValueError as error:
+        raise CertificateUnreadable(f"{object} is not in PEM", side=side, object=object) from error
+    if not blocks:
+        raise CertificateUnreadable(f"there is no revocation list in {object}", side=side, object=object)
+    return [RevocationList.parse(block, side, object) for block in blocks]
+
+
+def to_pem(things: Sequence[Union[Certificate, RevocationList]]) -> str:
+    """Their PEM text and nothing else, whatever stood around them where they came from."""
+    text = ""
+    for each in things:
+        label = "CERTIFICATE" if isinstance(each, Certificate) else "X509 CRL"
+        body = "\n".join(textwrap.wrap(base64.b64encode(each.der).decode("ascii"), 64))
+        text += f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
+    return text
 
 
 def leaf_problems(certificate: Certificate, name: str, addresses: Sequence[str] = ()) -> List[str]:
@@ -182,7 +231,22 @@ def _certificate(der: bytes) -> Certificate:
         purposes=_purposes(extensions.get(_EXTENDED)),
         critical=frozenset(number for number, (critical, _value) in extensions.items() if critical),
         present=frozenset(extensions),
+        subject_key=_subject_key(extensions.get(_SUBJECT_KEY)),
+        authority_key=_authority_key(extensions.get(_AUTHORITY_KEY)),
     )
+
+
+def _revocation_list(der: bytes) -> RevocationList:
+    body = _Reader(_Reader(_only(der, _SEQUENCE)).take(_SEQUENCE))
+    body.maybe(_INTEGER)  # version
+    body.take(_SEQUENCE)  # signature algorithm
+    issuer = _name(body.take(_SEQUENCE))
+    this_update, next_update = _time(*body.next()), _time(*body.next())
+    entries = _Reader(body.maybe(_SEQUENCE) or b"")
+    serials = set()
+    while entries.left:
+        serials.add(int.from_bytes(_Reader(entries.take(_SEQUENCE)).take(_INTEGER), "big", signed=True))
+    return RevocationList(bytes(der), issuer, this_update, next_update, frozenset(serials))
 
 
 def _public_key(whole: bytes) -> PublicKey:
@@ -236,6 +300,14 @@ def _purposes(extension: Optional[Extension]) -> FrozenSet[str]:
         number = _oid(reader.take(_OID))
         found.add(_PURPOSES.get(number, number))
     return frozenset(found)
+
+
+def _subject_key(extension: Optional[Extension]) -> bytes:
+    return _only(extension[1], _OCTETS) if extension else b""
+
+
+def _authority_key(extension: Optional[Extension]) -> bytes:
+    return (_Reader(_only(extension[1], _SEQUENCE)).maybe(_KEY_IDENTIFIER) if extension else None) or b""
 
 
 def _alternative_names(extension: Optional[Extension]) -> Tuple[Tuple[str, ...], Tuple[str, ...]]:

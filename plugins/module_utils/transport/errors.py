@@ -10,6 +10,7 @@ TransportError
 ├── WireError          WIRE_INVALID         what came over the connection is not our protocol
 ├── GreetingRefused    GREETING_REFUSED     one worker refused the other; ``facts.refusal`` is its code
 ├── LinkLost           LINK_LOST            the connection between the workers broke
+├── RehearsalFailed        REHEARSAL_FAILED             there is no report of the listening side
 ├── StoreFailed            CREDENTIAL_STORE_FAILED      keys and certificates cannot be made or kept on this node
 ├── CertificateUnreadable  CERTIFICATE_UNREADABLE       bytes that should be a certificate are none
 └── TlsFailed                                           ``facts.cause`` says why in one word
@@ -33,6 +34,7 @@ __all__ = [
     "NoTransportUsable",
     "PumpFailed",
     "RefusedByPeer",
+    "RehearsalFailed",
     "SettingsInvalid",
     "StoreFailed",
     "TlsFailed",
@@ -81,6 +83,12 @@ class LinkLost(TransportError):
     """The connection between the workers could not be made or broke."""
 
     code = "LINK_LOST"
+
+
+class RehearsalFailed(TransportError):
+    """There is no report of the listening side of a rehearsal."""
+
+    code = "REHEARSAL_FAILED"
 
 
 class StoreFailed(TransportError):

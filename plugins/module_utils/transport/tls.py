@@ -34,6 +34,7 @@ __all__ = [
     "Handshake",
     "check_credentials",
     "client_context",
+    "is_node_name",
     "own_certificate",
     "server_context",
 ]
@@ -41,7 +42,7 @@ __all__ = [
 # direct-transports 4.5: Python 3.9 sets it with OpenSSL 3, and a cut connection would look like a clean end.
 _IGNORE_UNEXPECTED_EOF = 1 << 7
 # A name, not an address: for an address OpenSSL would compare the certificate's addresses (direct-transports 6.2).
-_NAME = re.compile(r"(?=.{1,253}\Z)(?!.*\.?[0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
+_NAME = re.compile(r"(?=.{1,253}\Z)(?!(?:.*\.)?[0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
 
 
 class Cause(Enum):
@@ -61,10 +62,14 @@ class Cause(Enum):
     MALFORMED = "malformed"
     WEAK_KEY = "weak_key"
     KEY_MISMATCH = "key_mismatch"
+    EXPOSED = "exposed"
+    EXPIRES_SOON = "expires_soon"
     UNREADABLE = "unreadable"
     NAME_INVALID = "name_invalid"
     PROTOCOL = "protocol"
     CUT = "cut"
+    SILENT = "silent"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class Credentials:
     def key(self, side: Side) -> str:
         """The key to it."""
         return self.file(f"{_role(side)}-key.pem")
+
+
+def is_node_name(text: str) -> bool:
+    """Whether a peer can be pinned by this name."""
+    return bool(_NAME.fullmatch(text))
 
 
 def client_context(credentials: Credentials) -> ssl.SSLContext:
@@ -146,7 +156,7 @@ def check_credentials(credentials: Credentials, name: str, side: Side) -> Certif
     except TlsFailed as error:
         path = credentials.certificate(side)
         raise CredentialsUnusable(
-            f"{side.value}: {path} would be refused by others: {error.facts['reason']}",
+            f"{path} would be refused by others: {error.facts['reason']}",
             side=side,
             object=path,
             remedy=error.remedy,
@@ -173,10 +183,13 @@ class Handshake:
     def __init__(self, side: Side, context: ssl.SSLContext, credentials: Credentials, peer_name: str) -> None:
         self.side = side
         self.peer_name = peer_name
+        self._shown = b""
+        self._terms: Dict[str, Any] = {}
+        self.stands = False  # TLS is there; that does not say that the peer is the right one
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self._credentials = credentials
-        if not _NAME.fullmatch(peer_name):
+        if not is_node_name(peer_name):
             reason = f"{peer_name!r} is not the name of a node"
             raise self._error(HandshakeFailed, side, "peer name", _Finding(Cause.NAME_INVALID, reason, _GIVE_NAME))
         self.tls = context.wrap_bio(
@@ -205,25 +218,28 @@ class Handshake:
             return False
         except (ssl.SSLError, OSError) as error:
             raise self.failure(error) from error
+        # Kept, because OpenSSL tells nothing of it any more after a fatal alert.
+        cipher = self.tls.cipher()
+        self._shown = self.tls.getpeercert(binary_form=True) or b""
+        self._terms = {"version": self.tls.version(), "cipher": cipher[0] if cipher else None}
+        self.stands = True
         self._check_peer()
         return True
 
     def peer(self) -> Certificate:
-        """The peer's certificate."""
-        return Certificate.parse(self.tls.getpeercert(binary_form=True) or b"", _other(self.side), "the peer")
+        """The peer's certificate, once the handshake stands."""
+        return Certificate.parse(self._shown, _other(self.side), "the peer's certificate")
 
     def seen(self) -> Dict[str, Any]:
-        """What this side saw, for a report."""
+        """What this side saw, for a report, once the handshake stands."""
         peer = self.peer()
-        cipher = self.tls.cipher()
         return {
             "peer_name": self.peer_name,
             "names": list(peer.dns_names),
             "addresses": list(peer.addresses),
             "fingerprint": peer.fingerprint,
             "not_after": peer.not_after,
-            "version": self.tls.version(),
-            "cipher": cipher[0] if cipher else None,
+            **self._terms,
         }
 
     def failure(self, error: OSError) -> TlsFailed:
@@ -239,6 +255,12 @@ class Handshake:
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "EOF" in reason:
             return self._broken(Cause.CUT, "the peer closed the connection", "Look at the report of the other side.")
         return self._broken(Cause.PROTOCOL, f"OpenSSL says {reason or type(error).__name__}", _PROTOCOL)
+
+    def refused_in_words(self, cause: str, reason: str) -> TlsFailed:
+        """The error for a peer that says itself why it refuses us, as it must where no alert does."""
+        known = Cause(cause) if cause in {each.value for each in Cause} else Cause.BAD_CERTIFICATE
+        finding = _Finding(known, f"{self.peer_name} refuses it: {reason or 'without a reason'}", _CHECK_NAME)
+        return self._error(RefusedByPeer, self.side, self._credentials.certificate(self.side), finding)
 
     def _check_peer(self) -> None:
         """The name, exactly (OpenSSL takes wildcards, and a server checks none), and that no CA shows itself."""
@@ -295,11 +317,22 @@ def _context(protocol: int, credentials: Credentials, side: Side) -> ssl.SSLCont
             context.load_verify_locations(path)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         path = credentials.certificate(side)
-        # Without a password an encrypted key would ask for one on the terminal.
-        context.load_cert_chain(path, _existing(credentials.key(side)), password="")
+        _load_pair(context, path, credentials.key(side))
     except (OSError, ValueError) as error:
         raise _unusable(side, path, error) from error
     return context
+
+
+def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Twice, if need be: a renewal (credential_store) may have come between the reading of one and of the other."""
+    for last in (False, True):
+        try:
+            # Without a password an encrypted key would ask for one on the terminal.
+            context.load_cert_chain(certificate, _existing(key), password="")
+            return
+        except ssl.SSLError as error:
+            if last or error.reason != "KEY_VALUES_MISMATCH":
+                raise
 
 
 def _existing(path: str) -> str:
@@ -314,7 +347,7 @@ def _unusable(side: Side, path: str, error: Exception) -> CredentialsUnusable:
     path = name if isinstance(name, str) else path
     finding = _load_finding(error)
     return CredentialsUnusable(
-        f"{side.value}: {path}: {finding.reason}",
+        f"{path}: {finding.reason}",
         side=side,
         object=path,
         remedy=finding.remedy,
@@ -350,7 +383,9 @@ _ISSUE = "Run the role certificates for this node."
 _CLOCK = "Compare the clocks of both nodes, then run the role certificates."
 _SAME_CA = "Both nodes need the CA of the same trust domain: run the role certificates for both."
 _LIST = "Run the role certificates: it renews the revocation list."
-_REVOKED = "It was revoked on purpose; to let the node in again, have the role certificates issue a new one."
+_REVOKED = (
+    "It was revoked on purpose; to let the node in again, run the role with certificates_state absent, then present."
+)
 _CHECK_NAME = "Compare the inventory's certificate_name with the certificate, or see whether another node answers."
 _GIVE_NAME = "Give certificate_name as it stands in the certificate: letters, digits, hyphens and dots."
 _PROTOCOL = (

@@ -12,8 +12,11 @@ from unit.fakes.certificates import CLIENT, NOW, SERVER, Authority, new_key, pem
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.certificate import (
     Certificate,
+    RevocationList,
     certificates_of,
     leaf_problems,
+    lists_of,
+    to_pem,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import CertificateUnreadable
 
@@ -127,3 +130,37 @@ def test_certificate_with_one_octet_changed_is_read_or_refused(at, change):
 def test_cut_certificate_is_refused(length):
     with pytest.raises(CertificateUnreadable):
         Certificate.parse(LEAF.der[:length], Side.TARGET)
+
+
+def test_fields_of_a_revocation_list():
+    (found,) = lists_of(AUTHORITY.crl(LEAF), Side.SOURCE)
+    assert found.issuer == (("CN", "trust domain"),)
+    assert found.this_update < NOW.timestamp() < found.next_update
+    assert found.serials == {LEAF.certificate.serial_number}
+    (empty,) = lists_of(AUTHORITY.crl(), Side.SOURCE)
+    assert empty.serials == frozenset()
+
+
+def test_issuer_is_known_by_name_and_key():
+    ca = certificates_of(AUTHORITY.pem, Side.SOURCE)[0]
+    namesake = certificates_of(Authority().pem, Side.SOURCE)[0]
+    assert read(LEAF).names_issuer(ca)
+    assert not read(LEAF).names_issuer(namesake)
+
+
+def test_text_is_written_as_it_was_read():
+    assert to_pem(certificates_of(f"x{AUTHORITY.pem}y{LEAF.pem}", Side.SOURCE)) == AUTHORITY.pem + LEAF.pem
+    crl = AUTHORITY.crl(LEAF)
+    assert to_pem(lists_of(crl, Side.SOURCE)) == crl
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_are_a_revocation_list(data):
+    with pytest.raises(CertificateUnreadable):
+        RevocationList.parse(data, Side.TARGET)
+
+
+@pytest.mark.parametrize("text", ["", AUTHORITY.pem, "-----BEGIN X509 CRL-----\n!\n-----END X509 CRL-----"])
+def test_text_without_a_revocation_list_is_refused(text):
+    with pytest.raises(CertificateUnreadable):
+        lists_of(text, Side.SOURCE)

@@ -325,6 +325,11 @@ def test_peer_is_pinned_by_a_name(name, tmp_path, zoo):
     assert caught.value.facts["cause"] == "name_invalid"
 
 
+@pytest.mark.parametrize("name", ["a1", "b1.beta", "pve", "node-3.example.com", "3com", "a"])
+def test_names_as_nodes_have_them_are_fine(name):
+    assert tls.is_node_name(name)
+
+
 # --- files of our own
 
 
