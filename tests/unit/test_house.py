@@ -56,6 +56,7 @@ EDGES = {
     "transport/pump.py",
     "transport/pump_channel.py",
     "transport/pump_handle.py",
+    "transport/rehearsal.py",
     "transport/remote_end.py",
     "migration/client.py",
     "migration/control_socket.py",
