@@ -8,6 +8,7 @@ Served in the loop of the listening end, beside others like it, without a proces
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Callable, List, Optional, Tuple
 
@@ -124,7 +125,16 @@ class Newcomer:
 
     def _say_farewell(self, error: TransportError) -> None:
         """In words where a peer is there to hear them; OpenSSL has a way of its own to refuse a certificate."""
-        if self.handshake is None or self._secured:
+        if self.handshake is None:
             self._say(farewell(error))
+        elif self._secured:
+            self._say_last(self.handshake, farewell(error))
         elif isinstance(error, TlsFailed) and error.facts.get("cause") in _OWN_CHECKS:
-            self._say(abort(error.code, error.message))
+            self._say_last(self.handshake, abort(error.code, error.message))
+
+    def _say_last(self, handshake: Handshake, data: bytes) -> None:
+        """With a close notify behind it: an end without one looks like a cut."""
+        with contextlib.suppress(ssl.SSLError):  # it waits for the peer's, we do not
+            self._say(data)
+            handshake.tls.unwrap()
+        self._out.append(handshake.to_send())
