@@ -42,6 +42,7 @@ WORLD = {
 EDGES = {
     "websocket/tls_stream.py",
     "network/probe.py",
+    "network/responder.py",
     "qemu/monitor.py",
     "proxmox/node_cli.py",
     "proxmox/node_files.py",

@@ -175,11 +175,11 @@ def _held(raw: Mapping[str, Any]) -> List[HeldAddress]:
 
 def _encrypts(kind: str, data: Mapping[str, Any]) -> bool:
     """WireGuard always does. MACsec only with ``encrypt``, and what arrives in clear is only dropped with ``strict``
-    (ip-macsec(8)); iproute2 printed on and off before it printed true and false.
+    (ip-macsec(8)); iproute2 prints on and off or true and false, and calls the latter ``validation`` in this place.
     """
     if kind == "macsec":
         on = (True, "on")
-        return data.get("encrypt") in on and data.get("protect") in on and data.get("validate") == "strict"
+        return data.get("encrypt") in on and data.get("protect", True) in on and data.get("validation") == "strict"
     return kind == "wireguard"
 
 
