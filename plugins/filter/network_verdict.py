@@ -15,8 +15,8 @@ description:
   - Takes the results of M(crosscluster.migration.trusted_network) from two nodes and from hosts that are no peers, and
     concludes what the network between the nodes is worth.
   - V(encrypted) is all of V(private-proven) over a link that encrypts. V(private-proven) means that every check passed
-    on both nodes. V(private-claimed) means that nothing failed, but something could not be checked, and somebody vouches
-    for the network. Anything else is V(unknown). Clear text is only ever sent with the first two.
+    on both nodes. V(private-claimed) means that nothing failed, but something could not be checked, and somebody
+    vouches for the network. Anything else is V(unknown). Clear text is only ever sent with the first two.
 requirements:
   - netaddr
 positional: _input
@@ -24,7 +24,7 @@ options:
   _input:
     description:
       - A dictionary with C(network), C(source), C(target) and C(knocks).
-      - C(source) and C(target) have C(name), and the results of the steps in C(look), C(listen), C(probe) and C(report).
+      - C(source) and C(target) have C(name), and results of the steps in C(look), C(listen), C(probe) and C(report).
       - C(knocks) are the results of the step C(knock), each with C(stranger) and C(node).
     type: dict
     required: true
