@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab under molecule: `python -m lab.molecule up|down [nested]`, called by create and destroy of the scenarios.
+"""The lab under molecule: `python -m lab.molecule up|down [scenario]`, called by create and destroy of the scenarios.
 
 Leaves in build/molecule/inventory the lab's inventory and the group `moves` with one VM, web01, whose guest beats;
 `nested` makes hosts that are machines themselves, and has all of it in build/molecule-nested. One lab at a time of
@@ -104,7 +104,7 @@ class Nested(Scenario):
         return lab
 
 
-SCENARIOS = {"default": Scenario, "nested": Nested}
+SCENARIOS = {"default": Scenario, "nested": Nested, "trusted_network": Scenario}
 
 
 def main(words: list[str]) -> int:

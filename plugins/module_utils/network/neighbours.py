@@ -100,4 +100,5 @@ def guest_ports(links: Sequence[Link], ports: Dict[str, str], interface: str) ->
     }
     found |= {link.name for link in links if link.lower in shared and link.kind in SHARING_KINDS}
     found |= {word for word in stack - own if _GUEST_NAME.fullmatch(word)}
-    return sorted(found)
+    # Whose name says so comes first, for people.
+    return sorted(found, key=lambda port: (not _GUEST_NAME.fullmatch(port), port))
