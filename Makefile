@@ -189,6 +189,10 @@ conformance: venv ## The recorded conversations against the client's codec and t
 conformance-slow: venv ## Every recorded conversation against the lab, waits over a minute in real time
 	@$(PY) tests/conformance/run.py --slow $(if $(CAPTURES),--captures $(CAPTURES))
 
+.PHONY: topologies
+topologies: packages venv ## Networks made of namespaces: what looks private and is not is found (root)
+	@$(PYTEST) $(REPORT) tests/topologies
+
 .PHONY: sanity
 sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 	@$(PY) tests/sanity.py
