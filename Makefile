@@ -82,8 +82,14 @@ $(VENV)/.stamp-dev: requirements-dev.txt $(VENV)/.stamp-demo
 	@echo "installing $<"; $(PY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# A collection is no package of pip: tests/dependencies.py takes it out of one.
+$(LINKS)/.stamp: requirements-collections.txt tests/dependencies.py | $(VENV)/.stamp-demo
+	@mkdir -p $(LINKS)
+	@$(PY) tests/dependencies.py $(LINKS)
+	@touch $@
+
 .PHONY: venv
-venv: $(VENV)/.stamp-dev links ## Virtual environment with every tool (.venv)
+venv: $(VENV)/.stamp-dev links $(LINKS)/.stamp ## Virtual environment with every tool (.venv)
 
 .PHONY: links
 links: $(LINKS)/$(TREE) ## Link tree in which Python and Ansible find the collection by its name
@@ -101,13 +107,14 @@ $(DIST)/.stamp: $(PRODUCT) .build/product galaxy.yml | $(VENV)/.stamp-demo
 	@ansible-galaxy collection build --force --output-path $(DIST) . | tail -n 1
 	@touch $@
 
+# Without what galaxy.yml depends on: only the role certificates needs it, and the demo does not use that.
 .PHONY: install
 install: $(INSTALLED)/.stamp ## The tarball installed into build/collections, as a user would
 
 $(INSTALLED)/.stamp: $(DIST)/.stamp
 	@rm -rf $(INSTALLED); mkdir -p $(INSTALLED)
 	@ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(INSTALLED) \
-	  ansible-galaxy collection install --offline --force -p $(INSTALLED) $(DIST)/*.tar.gz >/dev/null
+	  ansible-galaxy collection install --offline --force --no-deps -p $(INSTALLED) $(DIST)/*.tar.gz >/dev/null
 	@touch $@
 
 # --- the lab --------------------------------------------------------------------------------------------------------
