@@ -10,7 +10,9 @@ QemuError
 ├── QmpInvalid        QMP_INVALID        bytes that are not QMP, or a reply of an unexpected shape
 ├── CapabilityMissing CAPABILITY_MISSING QEMU lacks what a safe switchover needs
 ├── DriveMissing      DRIVE_MISSING      a configured disk is not attached to the running QEMU
-└── NbdInvalid        NBD_INVALID        bytes that are not NBD, or a server that is not an NBD server
+├── NbdInvalid        NBD_INVALID        bytes that are not NBD, or a server that is not an NBD server
+├── QemuTlsFailed     QEMU_TLS_FAILED    QEMU refuses a certificate, or the other QEMU refuses ours
+└── QemuTlsNotSet     QEMU_TLS_NOT_SET   QEMU does not say back what it was told about its TLS
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ __all__ = [
     "DriveMissing",
     "NbdInvalid",
     "QemuError",
+    "QemuTlsFailed",
+    "QemuTlsNotSet",
     "QmpInvalid",
     "QmpRefused",
     "QmpTimeout",
@@ -93,3 +97,15 @@ class NbdInvalid(QemuError):
     """The bytes of an NBD connection break the protocol."""
 
     code = "NBD_INVALID"
+
+
+class QemuTlsFailed(QemuError):
+    """QEMU cannot use a certificate, or one of the two QEMUs refuses that of the other; ``facts.cause`` says why."""
+
+    code = "QEMU_TLS_FAILED"
+
+
+class QemuTlsNotSet(QemuError):
+    """QEMU does not have the TLS settings that it was told: nothing may flow."""
+
+    code = "QEMU_TLS_NOT_SET"

@@ -17,7 +17,7 @@ import select
 import socket
 import struct
 import time
-from typing import Any, Callable, Collection, Deque, Iterator, Mapping, Optional
+from typing import Any, Callable, Collection, ContextManager, Deque, Iterator, Mapping, Optional
 
 from ..errors import Side
 from . import qmp
@@ -158,9 +158,13 @@ class Monitor:
         finally:
             sock.close()
 
+    def within(self, seconds: float) -> ContextManager[Session]:
+        """A session that has to end within ``seconds`` from now."""
+        return self.session(self._clock() + seconds)
+
     def run(self, command: str, arguments: Optional[Mapping[str, Any]] = None, timeout: float = 5.0) -> Any:
         """One command in a session of its own; ``timeout`` in seconds."""
-        with self.session(self._clock() + timeout) as session:
+        with self.within(timeout) as session:
             return session.execute(command, arguments)
 
     def _connect(self, sock: socket.socket, deadline: float) -> None:
