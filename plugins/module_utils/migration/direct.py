@@ -18,6 +18,7 @@ from ..qemu.mirror import supports_copy_mode_change
 from ..transport import policy
 from ..transport.interface import Kind
 from ..transport.policy import Rejection
+from . import qemu_tls
 from .context import Context
 from .meeting_point import available
 from .plan import Plan
@@ -61,6 +62,7 @@ def _dial_all(context: Context, plan: Plan) -> None:
     control = context.standing.pop(_CONTROL)
     context.control_pump = control
     context.incoming = context.world.open_incoming(_listen(context, control, _CONTROL))
+    qemu_tls.rehearse(context, plan)
     context.note("standing", peer=dict(control.peer or {}))
 
 
@@ -72,7 +74,10 @@ def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional
 def _take_next(context: Context, error: CrossclusterError) -> None:
     facts = context.facts
     known = available(
-        context.spec.incoming, context.world.has_incoming_key, lambda _domain: None, context.world.clock.wall()
+        context.spec.incoming,
+        context.world.has_incoming_key,
+        lambda _domain, _transport: None,
+        context.world.clock.wall(),
     )
     for entry in facts.transports_rejected:
         known[entry["transport"]] = Rejection(entry["code"], entry["reason"])
@@ -93,6 +98,7 @@ def attach(context: Context) -> None:
         context.require_incoming().call(
             "attach", vmid=vmid, uuid=context.facts.uuid, ram=replies.ram_socket(vmid), nbd=nbd
         )
+    qemu_tls.arm(context)
     if context.plan.qemu and supports_copy_mode_change(context.plan.qemu):
         context.require_incoming().call("seal")  # no second attempt will be needed: nobody else may come
 

@@ -421,14 +421,18 @@ def _choice(spec: Spec, key: str) -> policy.Choice:
     return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials, time.time()))
 
 
-def _bad_credentials(domain: str) -> Optional[policy.Rejection]:
-    """What is wrong with this node's certificate, if anything."""
+def _bad_credentials(domain: str, transport: str) -> Optional[policy.Rejection]:
+    """What is wrong with this node's certificate for a transport, if anything."""
     credentials = tls.Credentials(os.path.join(PKI, domain))
     try:
         own = tls.own_certificate(credentials, Side.SOURCE)
         tls.check_credentials(credentials, own.dns_names[0] if own.dns_names else "", Side.SOURCE)
     except TlsFailed as error:
         return policy.Rejection(error.code, error.message)
+    # The target's QEMU compares the whole subject with the name (direct-transports 3.2).
+    if transport == "qemu-tls" and own.subject != (("CN", own.dns_names[0]),):
+        path = credentials.certificate(Side.SOURCE)
+        return policy.Rejection("CREDENTIALS_UNUSABLE", f"{path}: its subject is not CN={own.dns_names[0]} alone")
     return None
 
 

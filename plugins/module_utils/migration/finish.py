@@ -12,7 +12,7 @@ from typing import Dict
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import VmAbsent
 from ..proxmox.vm_config import VmConfig
-from . import direct
+from . import direct, qemu_tls
 from .context import Context
 from .errors import MigrationError, SourceLost
 from .states import Outcome
@@ -116,6 +116,7 @@ def cleanup(context: Context) -> Outcome:
         context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
     _tell_lock(context)
+    qemu_tls.disarm_target(context)
     direct.leave(context)
     _insist(context)
     context.finish_result()

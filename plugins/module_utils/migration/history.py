@@ -60,6 +60,7 @@ class Facts:
     started: bool = False
     attempts: int = 0
     mirrors: Dict[str, Dict[str, str]] = field(default_factory=dict)  # key -> {job, node}
+    qemu_tls: bool = False  # the source's QEMU may have TLS settings of ours
     intents: int = 0
     committed: bool = False
     forward: bool = False  # in hold: the target is recovered as root, nothing leads back any more
@@ -171,6 +172,9 @@ class Facts:
 
     def _on_mirror(self, record: Dict[str, Any]) -> None:
         self.mirrors[record["key"]] = {"job": record["job"], "node": record["node"]}
+
+    def _on_qemu_tls(self, _record: Dict[str, Any]) -> None:
+        self.qemu_tls = True
 
     def _on_commit_intent(self, _record: Dict[str, Any]) -> None:
         self.intents += 1

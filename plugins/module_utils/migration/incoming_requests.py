@@ -11,20 +11,22 @@ QEMU's sockets are looked at with ``stat`` only: connecting to the RAM socket an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 from ..proxmox.replies import import_socket, nbd_socket, ram_socket
 from ..qemu.errors import QemuError
 from ..transport.incoming_errors import AttachRefused, NotAttached, RequestInvalid
+from . import incoming_tls
 from .target_recovery import Recorded, TargetNode, recover
 
 __all__ = ["OPERATIONS", "Attachment", "World", "carry_out"]
 
+_EXPORT = re.compile(r"drive-[a-z]{3,8}[0-9]{1,3}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
-class Qemu(Protocol):
+class Qemu(incoming_tls.Monitor, Protocol):
     """The monitor of one QEMU: connect, act, disconnect."""
 
     def run(self, command: str) -> Any:
@@ -40,12 +42,16 @@ class World:
         monitor: The monitor of a VM.
         is_socket: Whether there is a UNIX socket of that path, by ``stat``.
         unlink: Removes a file; one that is not there is no matter.
+        credentials: Directory of this node's certificates; empty without TLS.
+        peer_name: The name in the source's certificate.
     """
 
     node: TargetNode
     monitor: Callable[[int], Qemu]
     is_socket: Callable[[str], bool]
     unlink: Callable[[str], None]
+    credentials: str = ""
+    peer_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ class Attachment:
         vmid: Number of the VM; None before the first attach.
         uuid: Its uuid; empty while only imports are attached.
         paths: The socket of each kind of stream, ``ram``, ``disk``, ``import``.
+        armed: Its QEMU may have TLS settings of ours.
     """
 
     migration_id: str
     vmid: Optional[int] = None
     uuid: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
+    armed: bool = False
 
     def path(self, stream: str) -> Optional[str]:
         """The socket for a stream, by its name (``ram``, ``disk/scsi0.2``); None when it was not attached."""
@@ -106,7 +114,7 @@ def _attach(attachment: Attachment, request: Mapping[str, Any], world: World) ->
         )
     if attachment.uuid and (attachment.uuid != uuid or dict(attachment.paths) != paths):
         raise AttachRefused(f"VM {vmid} is attached already, in another way", object=f"VM {vmid}")
-    attached = Attachment(attachment.migration_id, vmid, uuid, paths)
+    attached = replace(attachment, vmid=vmid, uuid=uuid, paths=paths)
     return {"vmid": vmid, "uuid": uuid, "paths": paths}, attached
 
 
@@ -121,22 +129,21 @@ def _attach_import(
     if config is None or config.lock not in ("create", "migrate") or attachment.uuid not in ("", config.uuid):
         raise AttachRefused(f"VM {vmid} is not being made by a migration", object=f"VM {vmid}")
     paths = {**attachment.paths, "import": path}
-    return {"vmid": vmid, "path": path}, Attachment(attachment.migration_id, vmid, attachment.uuid, paths)
+    return {"vmid": vmid, "path": path}, replace(attachment, vmid=vmid, paths=paths)
 
 
 def _state(attachment: Attachment, _request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
     """What the VM is now: by its configuration and by QEMU's own word."""
-    if attachment.vmid is None:
-        raise NotAttached("no VM was attached yet", object="control")
-    config = world.node.config(attachment.vmid)
-    run_state = world.node.run_state(attachment.vmid)
+    vmid = _attached(attachment)
+    config = world.node.config(vmid)
+    run_state = world.node.run_state(vmid)
     answer = {
-        "vmid": attachment.vmid,
+        "vmid": vmid,
         "exists": config is not None,
         "uuid": config.uuid if config else "",
         "lock": config.lock if config else "",
         "run_state": run_state,
-        "migrate": _incoming_migration(world.monitor(attachment.vmid)) if run_state is not None else {},
+        "migrate": _incoming_migration(world.monitor(vmid)) if run_state is not None else {},
     }
     return answer, attachment
 
@@ -166,13 +173,46 @@ def _remove(attachment: Attachment, request: Mapping[str, Any], world: World) ->
     return result, attachment
 
 
+def _tls_arm(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """QEMU's own TLS, before anything flows: for the source that this listening end was started for, no other."""
+    vmid, exports = _attached(attachment), request.get("exports")
+    _require(bool(world.credentials and world.peer_name), "this node listens without certificates")
+    _require("ram" in attachment.paths, "attach comes first")
+    _require(
+        isinstance(exports, list) and all(isinstance(name, str) and _EXPORT.fullmatch(name) for name in exports),
+        "exports must be a list such as drive-scsi0",
+    )
+    answer = incoming_tls.arm(
+        world.monitor(vmid),
+        directory=world.credentials,
+        peer_name=world.peer_name,
+        nbd=attachment.paths.get("disk"),
+        exports=exports or [],
+    )
+    return answer, replace(attachment, armed=True)
+
+
+def _tls_disarm(attachment: Attachment, _request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """Nothing of ours stays in a QEMU whose guest has arrived."""
+    return incoming_tls.disarm(world.monitor(_attached(attachment))), replace(attachment, armed=False)
+
+
 OPERATIONS: Mapping[str, Operation] = {
     "attach": _attach,
     "attach_import": _attach_import,
     "state": _state,
     "resume": _resume,
     "remove": _remove,
+    "tls_arm": _tls_arm,
+    "tls_disarm": _tls_disarm,
 }
+
+
+def _attached(attachment: Attachment) -> int:
+    """The number of the VM that this is about."""
+    if attachment.vmid is None:
+        raise NotAttached("no VM was attached yet", object="control")
+    return attachment.vmid
 
 
 def _vmid(attachment: Attachment, request: Mapping[str, Any]) -> int:

@@ -17,11 +17,13 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from ..network.verdict import Statement, Verdict
 from ..transport.policy import Rejection
 from .errors import SpecInvalid
+from .incoming_settings import PLANE_OF
 
 __all__ = ["DIRECT", "PKI", "MeetingPoint", "available", "is_key"]
 
 PKI = "/etc/crosscluster/pki"
-DIRECT = ("tls", "tcp")  # transports between two workers, by what is between them
+DIRECT = tuple(PLANE_OF)  # transports between two workers
+_PLANES = tuple(dict.fromkeys(PLANE_OF.values()))  # what may be between them
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
@@ -44,7 +46,7 @@ class MeetingPoint:
         migration_id: For which migration the target listens.
         address, port: Where.
         peer_name, own_name: Names in the certificates of the target node and of this one.
-        planes: Of :data:`DIRECT`, what it accepts.
+        planes: What it accepts between the two workers, ``tls`` or ``tcp`` or both.
         own_address: Address of the source node that it expects.
         domain: Trust domain, a directory below :data:`PKI`.
         rejected: Why transports cannot be used, as far as the controller knows.
@@ -99,8 +101,8 @@ class MeetingPoint:
             raise SpecInvalid("incoming.address", self.address, "the address at which the target listens")
         if isinstance(self.port, bool) or not isinstance(self.port, int) or not bool(self.planes) <= self.port < 65536:
             raise SpecInvalid("incoming.port", self.port, "a port from 1 to 65535")
-        if set(self.planes) - set(DIRECT):
-            raise SpecInvalid("incoming.planes", list(self.planes), f"a list out of {', '.join(DIRECT)}")
+        if set(self.planes) - set(_PLANES):
+            raise SpecInvalid("incoming.planes", list(self.planes), f"a list out of {', '.join(_PLANES)}")
         for option, name in (("peer_name", self.peer_name), ("own_name", self.own_name)):
             if "tls" in self.planes and not _NAME.fullmatch(name):
                 raise SpecInvalid(f"incoming.{option}", name, "the name in the certificate of a node")
@@ -136,20 +138,23 @@ def _rejections(raw: Any) -> Dict[str, Rejection]:
 
 
 def available(
-    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str], Optional[Rejection]], now: float
+    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str, str], Optional[Rejection]], now: float
 ) -> Dict[str, Optional[Rejection]]:
     """Per transport None (usable as far as can be seen before anything is opened) or why not.
 
     Args:
         point: Where the target listens.
         has_key: Whether the key for ``tcp`` was given.
-        bad_credentials: What is wrong with this node's certificate of a trust domain.
+        bad_credentials: What is wrong with this node's certificate of a trust domain for a transport.
         now: Seconds since 1970.
     """
     return {
         "websocket": None,
-        "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.domain),
+        "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.domain, "tls"),
         "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key) or _no_proof(point, now),
+        "qemu-tls": point.rejected.get("qemu-tls")
+        or _refused(point, "tls")
+        or bad_credentials(point.domain, "qemu-tls"),
         **{name: why for name, why in point.rejected.items() if name not in DIRECT},
     }
 

@@ -14,10 +14,11 @@ from typing import Any, Dict, List, Mapping, Optional
 from ..errors import Side
 from ..proxmox import replies
 from ..qemu import mirror as mirrors
+from ..qemu.errors import QmpRefused
 from ..qemu.mirror import BlockJob, Job
 from ..qemu.status import BlockDevice, RunState, RunStatus, find_drive
 from ..transport.interface import Kind
-from . import direct
+from . import direct, qemu_tls
 from .context import Context
 from .errors import GuestOff, TransferFailed
 from .mapping import Volume
@@ -55,18 +56,19 @@ def _start(context: Context, volume: Volume, device: BlockDevice, count: int) ->
     node, job = f"crosscluster-{key}", f"crosscluster-{key}"
     _pump, path = direct.open_stream(context, key, Kind.NBD, replies.nbd_socket(context.target_vmid))
     context.note("mirror", key=key, job=job, node=node)
-    with context.world.qmp.session(context.world.clock.monotonic() + 15.0) as qmp:
-        qmp.execute("blockdev-add", mirrors.add_node(node, path, f"drive-{key}"))
-        qmp.execute(
-            "blockdev-mirror",
-            mirrors.start(
-                job,
-                device.mirror_source,
-                node,
-                speed=context.disk_speed(),
-                buffer=mirrors.buffer_size(count),
-            ),
-        )
+    added = {**mirrors.add_node(node, path, f"drive-{key}"), **qemu_tls.block_options(context)}
+    started = mirrors.start(
+        job, device.mirror_source, node, speed=context.disk_speed(), buffer=mirrors.buffer_size(count)
+    )
+    try:
+        with context.world.qmp.session(context.world.clock.monotonic() + 15.0) as qmp:
+            qmp.execute("blockdev-add", added)
+            qmp.execute("blockdev-mirror", started)
+    except QmpRefused as error:
+        explained = qemu_tls.explain(context, key, error.description)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def jobs(context: Context) -> Dict[str, BlockJob]:

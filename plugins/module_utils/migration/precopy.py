@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
-from ..errors import Side
+from ..errors import CrossclusterError, Side
 from ..proxmox import replies
 from ..qemu import migrate
 from ..qemu.migrate import MigrationInfo, MigrationStatus
 from ..transport.interface import Kind
-from . import direct, mirroring
+from . import direct, mirroring, qemu_tls
 from .context import Context
 from .errors import TransferFailed
 from .states import Outcome
@@ -55,6 +55,7 @@ def _configure(context: Context) -> None:
     listed = qmp.run("query-migrate-capabilities")
     qmp.run("migrate-set-capabilities", migrate.source_capabilities(listed))
     qmp.run("migrate-set-parameters", parameters(context))
+    qemu_tls.arm_ram(context)
 
 
 def parameters(context: Context) -> Dict[str, int]:
@@ -83,7 +84,7 @@ def _follow(context: Context) -> None:
     while True:
         info = information(context)
         now = clock.monotonic()
-        if _is_paused(info):
+        if _is_paused(context, info):
             context.stopped_at = now
             return
         _tell(context, info)
@@ -104,18 +105,18 @@ def _follow(context: Context) -> None:
             poll = min(_POLL, 2 * poll)
 
 
-def _is_paused(info: MigrationInfo) -> bool:
+def _is_paused(context: Context, info: MigrationInfo) -> bool:
     """Whether the source waits in pre-switchover; everything final is a failure here."""
     if info.status is MigrationStatus.PRE_SWITCHOVER:
         return True
     if info.status.is_final or info.status.has_failed:
-        raise failed(info)
+        raise failed(context, info)
     return False
 
 
-def failed(info: MigrationInfo) -> TransferFailed:
+def failed(context: Context, info: MigrationInfo) -> CrossclusterError:
     """The error for a RAM migration that ended too early."""
-    return TransferFailed(
+    return qemu_tls.explain(context, "ram", info.error or "") or TransferFailed(
         f"the RAM migration ended as {info.status_text}: {(info.error or 'no reason given')[:300]}",
         side=Side.TARGET,
         object="ram",
@@ -144,7 +145,7 @@ def _hold(context: Context) -> bool:
     with context.world.qmp.session(end + 1.0) as qmp:
         stopped: Optional[float] = None
         while clock.monotonic() < end:
-            if _is_paused(MigrationInfo.parse(qmp.execute("query-migrate"))):
+            if _is_paused(context, MigrationInfo.parse(qmp.execute("query-migrate"))):
                 context.stopped_at = stopped or clock.monotonic()
                 return True
             if stopped is not None:

@@ -27,6 +27,7 @@ from ..transport.pump_handle import PumpHandle
 from . import places
 from .client import Client
 from .errors import Refused
+from .incoming_settings import PLANE_OF
 from .meeting_point import PKI
 from .spec import Spec
 from .world import Export, World
@@ -240,8 +241,8 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
     def socket_path(name: str) -> str:
         return os.path.join(places.run_directory(migration_id), f"{name}.sock")
 
-    def dial(plane: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> PumpHandle:
-        point = spec.incoming
+    def dial(transport: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> PumpHandle:
+        point, plane = spec.incoming, PLANE_OF[transport]
         input_fd = export.fileno() if export is not None else None
         settings = DirectSettings(
             name=name,
@@ -257,6 +258,7 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
             credentials=os.path.join(PKI, point.domain) if plane == "tls" else None,
             input_fd=input_fd,
             limits=point.limits,
+            opaque=transport == "qemu-tls" and kind in (Kind.RAM, Kind.NBD),
             sized=export is None or export.announces_length,
             peer_pid=os.getpid() if kind is Kind.CONTROL else None if export else NodeFiles().qemu_pid(spec.vmid),
         )

@@ -19,7 +19,7 @@ from ..qemu import mirror as mirrors
 from ..qemu.migrate import MigrationStatus
 from ..qemu.mirror import Job
 from ..qemu.status import RunState, RunStatus
-from . import direct, precopy
+from . import direct, precopy, qemu_tls
 from .context import Context
 from .errors import SourceLost, TargetResidue, TargetUnexpected
 from .states import Outcome
@@ -40,6 +40,7 @@ def rollback(context: Context) -> Outcome:
     """ROLLBACK: source as its owner left it, target removed or listed, lock given back."""
     context.drop_pumps()
     _restore_source(context)
+    qemu_tls.disarm(context)
     _remove_target(context)
     direct.leave(context)
     _give_lock_back(context)

@@ -86,7 +86,7 @@ def _continue(context: Context) -> None:
         if info.status is MigrationStatus.COMPLETED:
             break
         if info.status.is_final or info.status.has_failed:
-            raise precopy.failed(info)
+            raise precopy.failed(context, info)
         if clock.monotonic() > end:
             raise TransferFailed(
                 f"the switchover took longer than {SWITCHOVER_DEADLINE:g} s",

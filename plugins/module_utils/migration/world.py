@@ -307,7 +307,7 @@ class OpenStream(Protocol):
 class Dial(Protocol):
     """Starts a pump that connects to the incoming worker of the target."""
 
-    def __call__(self, plane: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> Pump:
+    def __call__(self, transport: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> Pump:
         """Returns at once; ``wait_standing`` tells how it went."""
 
 

@@ -31,8 +31,9 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.tar
     TunnelGrant,
     VmStatus,
 )
-from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors import QmpUnreachable
+from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors import QmpRefused, QmpUnreachable
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import PumpFailed
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.incoming_errors import IncomingFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, Kind, PumpEnd
 
 UUID = "7ad2f857-bc18-4222-b836-574a1a2b4014"
@@ -65,6 +66,8 @@ class Faults:
     target_qemu_dies_at: str = ""
     mirror_error: str = ""
     ram_error: str = ""
+    bad_certificate: str = ""  # QEMU's words at object-add
+    handshake_error: str = ""  # QEMU's words about the other side's certificate
     api_down: bool = False
     before: Optional[Callable[[str], None]] = None  # called with each tunnel command
 
@@ -101,6 +104,9 @@ class FakeQemu:
         self.target: Optional[FakeTarget] = None
         self.commands: List[str] = []
         self.remaining = 0
+        self.objects: Dict[str, Dict[str, Any]] = {}
+        self.parameters: Dict[str, Any] = {"tls-creds": "", "tls-hostname": "", "tls-authz": ""}
+        self.encrypted: List[Any] = []  # the names that were checked in the handshakes of disks and RAM
 
     def run(self, command: str, arguments: Any = None, timeout: float = 5.0) -> Any:
         if not self.alive:
@@ -149,8 +155,34 @@ class FakeQemu:
     def query_memory_size_summary(self, _a: Any) -> Any:
         return {"base-memory": 128 << 20}
 
+    def object_add(self, a: Any) -> None:
+        if self.faults.bad_certificate:
+            raise QmpRefused("object-add", "GenericError", self.faults.bad_certificate, object="qmp")
+        self.objects[a["id"]] = a
+
+    def object_del(self, a: Any) -> None:
+        del self.objects[a["id"]]
+
+    def qom_list(self, _a: Any) -> Any:
+        return [{"name": name, "type": "child<x>"} for name in ["pc.ram", *self.objects]]
+
     def blockdev_add(self, a: Any) -> None:
+        words = self._handshake(a.get("tls-creds", ""), a.get("tls-hostname", ""))
+        if words:
+            raise QmpRefused("blockdev-add", "GenericError", words, object="qmp")
         self.nodes.append(a["node-name"])
+
+    def _handshake(self, credentials: str, name: str) -> str:
+        """What goes wrong between the two QEMUs; a target in the clear dies of a TLS source (qemu-facts 4)."""
+        armed = self.target is not None and self.target.armed
+        if not credentials:
+            return "TLS negotiation required" if armed else ""
+        if credentials not in self.objects:
+            raise AssertionError("credentials that are not there")
+        if not armed:
+            raise AssertionError("a TLS source before an armed target")
+        self.encrypted.append(name)
+        return self.faults.handshake_error
 
     def blockdev_mirror(self, a: Any) -> None:
         self.jobs[a["job-id"]] = {"status": "running", "error": None, "looks": 0, "synced": False}
@@ -210,11 +242,17 @@ class FakeQemu:
     def migrate_set_capabilities(self, _a: Any) -> None:
         pass
 
-    def migrate_set_parameters(self, _a: Any) -> None:
-        pass
+    def migrate_set_parameters(self, a: Any) -> None:
+        self.parameters.update(a)
+
+    def query_migrate_parameters(self, _a: Any) -> Any:
+        return dict(self.parameters)
 
     def migrate(self, _a: Any) -> None:
         self.migration = "active"
+        self.faults.ram_error = (
+            self._handshake(self.parameters["tls-creds"], self.parameters["tls-hostname"]) or self.faults.ram_error
+        )
 
     def query_migrate(self, _a: Any) -> Any:
         answer = {"status": self.migration, "ram": {"total": 128 << 20, "transferred": 50 << 20, "remaining": 1 << 20}}
@@ -339,6 +377,7 @@ class FakeTarget:
         self.clock = clock
         self.vms: Dict[int, Dict[str, Any]] = {}
         self.qemu = ""  # qmpstatus, empty without a process
+        self.armed = False  # takes nothing but TLS
         self.ever_ran = False
         self.volumes: List[str] = []
         self.task_running = False
@@ -514,7 +553,7 @@ class FakeTunnel:
 
     def start(self, *_a: Any) -> Any:
         def begin() -> None:
-            self.target.qemu = "inmigrate"
+            self.target.qemu, self.target.armed = "inmigrate", False
 
         return self._command("start", begin)
 
@@ -601,6 +640,7 @@ class FakeIncoming:
     def __init__(self, target: FakeTarget) -> None:
         self.target = target
         self.calls: List[Tuple[str, Dict[str, Any]]] = []
+        self.refuses = ""
         self.closed = False
 
     def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Dict[str, Any]:
@@ -610,6 +650,12 @@ class FakeIncoming:
             self.target.qemu = ""
             gone = set(parameters["recorded"]["volumes"])
             self.target.volumes = [volid for volid in self.target.volumes if volid not in gone]
+        if op in ("tls_arm", "tls_disarm"):
+            if op == self.refuses:
+                raise IncomingFailed("refused", object="QEMU")
+            self.target.armed = op == "tls_arm"
+        if op == "state":
+            return {"run_state": self.target.qemu or None, "migrate": {"status": "none"}}
         if op == "resume":
             self.target.vms[parameters["recorded"]["vmid"]]["lock"] = ""
         return {}

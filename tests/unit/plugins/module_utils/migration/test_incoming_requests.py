@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from unit.fakes.tls_monitor import NODES, TlsMonitor
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import CrossclusterError, Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_requests import (
@@ -34,6 +35,7 @@ class Node:
     tunnel: bool = False
     sockets: tuple = (RAM, NBD, IMPORT)
     done: list = dataclasses.field(default_factory=list)
+    qemu: TlsMonitor = dataclasses.field(default_factory=TlsMonitor)
 
     def config(self, vmid):
         if not self.there or vmid != 117:
@@ -79,8 +81,18 @@ class Node:
             raise QmpUnreachable("gone", side=Side.SOURCE, object="qmp")
         return {"status": "failed", "error-desc": "load of migration failed"} if command == "query-migrate" else {}
 
-    def world(self):
-        return World(self, lambda _vmid: self, lambda path: path in self.sockets, lambda p: self.done.append(("rm", p)))
+    def within(self, seconds):
+        return self.qemu.within(seconds)
+
+    def world(self, credentials="/pki/lab", peer_name="a1"):
+        return World(
+            self,
+            lambda _vmid: self,
+            lambda path: path in self.sockets,
+            lambda p: self.done.append(("rm", p)),
+            credentials,
+            peer_name,
+        )
 
 
 def ask(op, request, node=None, attachment=None):
@@ -229,3 +241,30 @@ def test_fenced_source_has_the_lock_taken_off():
 @pytest.mark.parametrize("request_", [{}, {"recorded": None}, {"recorded": []}, {"recorded": {}}, RECORDED])
 def test_request_without_a_record_is_refused(request_):
     assert code_of("remove", request_) == "REQUEST_INVALID"
+
+
+def test_tls_is_for_the_source_that_was_named_at_the_start():
+    node = Node()
+    answer, attachment = ask("tls_arm", {"exports": list(NODES), "peer_name": "x", "dir": "/tmp"}, node, attached())
+    assert (answer, attachment.armed) == ({"exports": list(NODES)}, True)
+    assert node.qemu.objects["crosscluster-tls"]["dir"] == "/pki/lab"
+    assert node.qemu.objects["crosscluster-authz"]["identity"] == "CN=a1"
+    assert node.qemu.server["addr"]["data"]["path"] == NBD
+    assert ask("attach", ATTACH, attachment=attachment)[1].armed
+    assert not ask("tls_disarm", {}, node, attachment)[1].armed
+    assert node.qemu.objects == {}
+
+
+@pytest.mark.parametrize(
+    "exports", [None, "drive-scsi0", ["scsi0"], ["drive-scsi0; x"], [3]], ids=["none", "text", "other", "odd", "number"]
+)
+def test_tls_takes_nothing_but_disks(exports):
+    assert code_of("tls_arm", {"exports": exports}, attachment=attached()) == "REQUEST_INVALID"
+
+
+def test_tls_needs_an_attached_vm_and_certificates():
+    assert code_of("tls_arm", {"exports": []}) == code_of("tls_disarm", {}) == "NOT_ATTACHED"
+    import_only = Attachment(ID, 117, "", {"import": IMPORT})
+    assert code_of("tls_arm", {"exports": []}, attachment=import_only) == "REQUEST_INVALID"
+    with pytest.raises(CrossclusterError, match="without certificates"):
+        carry_out("tls_arm", attached(), {"exports": []}, Node().world("", ""))

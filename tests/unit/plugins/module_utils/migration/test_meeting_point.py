@@ -44,16 +44,16 @@ def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
 def codes(point, *, has_key=True, bad=None, clear_text=ACCEPTED):
     if point is not None:
         point = {"network": verdict(), **point}
-    found = available(MeetingPoint.parse(point, clear_text), has_key, lambda _domain: bad, NOW)
+    found = available(MeetingPoint.parse(point, clear_text), has_key, lambda _domain, _transport: bad, NOW)
     return {name: why and why.code for name, why in found.items()}
 
 
 def test_nothing_listens_nothing_direct_is_possible():
-    assert codes(None) == {"websocket": None, "tls": "INCOMING_ABSENT", "tcp": "INCOMING_ABSENT"}
+    assert codes(None) == {"websocket": None, **dict.fromkeys(("tls", "tcp", "qemu-tls"), "INCOMING_ABSENT")}
 
 
 def test_everything_is_there():
-    assert codes(POINT) == {"websocket": None, "tls": None, "tcp": None}
+    assert codes(POINT) == dict.fromkeys(("websocket", "tls", "tcp", "qemu-tls"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,20 @@ def test_everything_is_there():
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(changes, other, expected):
-    assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected}
+    # qemu-tls has the certificates and the way of tls.
+    assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected, "qemu-tls": expected["tls"]}
+
+
+def test_own_certificate_may_serve_one_transport_and_not_the_other():
+    bad = Rejection("CREDENTIALS_UNUSABLE", "its subject is not CN=a1 alone")
+    point = MeetingPoint.parse(POINT)
+    found = available(point, True, lambda _domain, transport: bad if transport == "qemu-tls" else None, NOW)
+    assert (found["tls"], found["qemu-tls"]) == (None, bad)
+
+
+def test_planes_are_what_is_between_the_workers():
+    with pytest.raises(SpecInvalid, match="planes"):
+        MeetingPoint.parse({**POINT, "planes": ["qemu-tls"]})
 
 
 def test_the_controller_may_know_of_any_transport():

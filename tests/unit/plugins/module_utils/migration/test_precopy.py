@@ -81,8 +81,10 @@ def test_empty_ram_that_goes_faster_than_its_bandwidth_is_seen_to_stop(tmp_path)
 def test_migration_that_ends_early_is_told_with_its_reason(tmp_path, status):
     cluster = Cluster()
     cluster.qemu.query_migrate = lambda _a: {"status": status, "error-desc": "Unable to write to socket: Broken pipe"}
+    context = context_of(cluster, tmp_path)
+    info = precopy.information(context)
     with pytest.raises(TransferFailed) as caught:
-        precopy._is_paused(precopy.information(context_of(cluster, tmp_path)))
+        precopy._is_paused(context, info)
     assert "Broken pipe" in caught.value.message
 
 
