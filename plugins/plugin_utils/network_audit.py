@@ -35,6 +35,9 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.network.ver
 __all__ = ["conclude", "overlapping"]
 
 _STEPS = ("look", "listen", "probe", "report")
+# Under which check a step that failed as a whole is told.
+_TOLD_AT = {"look": 2, "listen": 9, "probe": 5}
+_MAX_TEXT = 300
 
 
 def conclude(
@@ -100,15 +103,27 @@ class _Node:
             summary=_summary(look.get("summary")),
             networks=_networks(look.get("networks")),
             # Only what the node says of itself: one node cannot vouch for the other.
-            checks=tuple(
-                check
-                for step in steps.values()
-                for check in map(Check.parse, step.get("checks") or [])
-                if check.node == raw["name"]
+            checks=(
+                *(
+                    check
+                    for step in steps.values()
+                    for check in map(Check.parse, step.get("checks") or [])
+                    if check.node == raw["name"]
+                ),
+                *_broken(str(raw["name"]), steps),
             ),
             answered=steps["probe"].get("answered") is True,
             strangers=tuple(str(one)[:64] for one in steps["report"].get("strangers") or []),
         )
+
+
+def _broken(name: str, steps: Mapping[str, Mapping[str, Any]]) -> List[Check]:
+    """Steps that ended with an error instead of checks."""
+    return [
+        Check(number, name, State.NOT_RUN, f"the step {step} failed: {str(steps[step].get('msg'))[:_MAX_TEXT]}")
+        for step, number in _TOLD_AT.items()
+        if steps[step].get("msg") and "checks" not in steps[step]
+    ]
 
 
 def _summary(raw: Any) -> Optional[Summary]:

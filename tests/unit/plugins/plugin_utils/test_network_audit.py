@@ -75,6 +75,15 @@ def test_step_that_was_not_made_is_missed(step, side):
     assert verdict(lambda found: found[side].pop(step))["verdict"] == "unknown"
 
 
+@pytest.mark.parametrize(("step", "number"), [("look", 2), ("listen", 9), ("probe", 5)])
+@pytest.mark.parametrize("how", ["failed", "unreachable"])
+def test_step_that_broke_is_told(step, number, how):
+    result = verdict(lambda found: found["target"].update({step: {how: True, "msg": "no python"}}))
+    assert result["verdict"] == "unknown"
+    told = [check for check in result["checks"] if check["finding"] == f"the step {step} failed: no python"]
+    assert [(check["number"], check["node"], check["state"]) for check in told] == [(number, "b", "not_run")]
+
+
 def test_node_cannot_vouch_for_the_other():
     def move(found):
         found["source"]["probe"]["checks"] += found["target"]["probe"].pop("checks")
