@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import json
@@ -63,13 +64,21 @@ class Listener:
             return None
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection, str(peer[0])
+        return connection, _with_scope(peer)
 
     def close(self) -> None:
         """Give the port back."""
         self.is_open = False
         self._socket.close()
         self._claim.close()
+
+
+def _with_scope(place: Tuple[Any, ...]) -> str:
+    """The address of a socket; Python gives the scope of a link-local one as a number beside it."""
+    if len(place) == 4 and place[3] and "%" not in place[0]:
+        with contextlib.suppress(OSError):  # the device is gone
+            return f"{place[0]}%{socket.if_indextoname(place[3])}"
+    return str(place[0])
 
 
 def device_with(address: str) -> Optional[str]:

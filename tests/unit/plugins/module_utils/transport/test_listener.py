@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import listener as listener_module
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.incoming_errors import (
     AddressAbsent,
     PortsTaken,
@@ -103,3 +104,9 @@ def test_listener_is_bound_to_the_device_of_its_address():
 def test_address_of_another_node_is_on_no_device():
     assert devices_with("192.0.2.77") == []
     assert device_with("192.0.2.77") is None
+
+
+def test_link_local_peer_comes_with_its_scope():
+    assert listener_module._with_scope(("fe80::11", 40000, 0, socket.if_nametoindex("lo"))) == "fe80::11%lo"
+    assert listener_module._with_scope(("fd00::11", 40000, 0, 0)) == "fd00::11"
+    assert listener_module._with_scope(("10.77.0.11", 40000)) == "10.77.0.11"
