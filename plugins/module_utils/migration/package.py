@@ -5,7 +5,7 @@
 
 The module runs from a zip that is deleted when it ends, so the sources are read out of it and installed on the node
 under their digest, with the byte code that every process of the worker would else make for itself, at each start.
-Only what is imported statically is in a payload: the two imports below carry everything.
+Only what is imported statically is in a payload: the three imports below carry everything.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Dict, Tuple, Union
 
 from ..errors import Side
 from ..transport import pump as _pump  # noqa: F401  carried for the worker's pumps
+from . import incoming_start as _incoming  # noqa: F401  carried for the node
 from . import places
 from . import worker as _worker  # noqa: F401  carried for the node
 from .errors import MigrationError
@@ -38,6 +39,15 @@ WORKER_FILES: Tuple[str, ...] = (
     "migration.errors",
     "migration.finish",
     "migration.history",
+    "migration.incoming",
+    "migration.incoming_checks",
+    "migration.incoming_children",
+    "migration.incoming_lines",
+    "migration.incoming_places",
+    "migration.incoming_requests",
+    "migration.incoming_settings",
+    "migration.incoming_start",
+    "migration.incoming_tls",
     "migration.journal",
     "migration.machine",
     "migration.mapping",
@@ -49,7 +59,9 @@ WORKER_FILES: Tuple[str, ...] = (
     "migration.preflight",
     "migration.prepare",
     "migration.progress",
+    "migration.qemu_tls",
     "migration.real_world",
+    "migration.recovery_errors",
     "migration.refusals",
     "migration.report",
     "migration.requests",
@@ -58,6 +70,8 @@ WORKER_FILES: Tuple[str, ...] = (
     "migration.states",
     "migration.steps",
     "migration.switchover",
+    "migration.target_node",
+    "migration.target_recovery",
     "migration.worker",
     "migration.world",
     "network.errors",
@@ -85,18 +99,34 @@ WORKER_FILES: Tuple[str, ...] = (
     "qemu.nbd",
     "qemu.qmp",
     "qemu.status",
+    "qemu.tls",
+    "qemu.tls_words",
+    "transport.accept",
     "transport.books",
+    "transport.certificate",
+    "transport.direct_carrier",
+    "transport.direct_end",
+    "transport.direct_guard",
+    "transport.direct_pump",
     "transport.errors",
+    "transport.firewall",
     "transport.guard",
+    "transport.handshake",
+    "transport.incoming_errors",
     "transport.interface",
+    "transport.listener",
     "transport.local_end",
+    "transport.newcomer",
     "transport.pacing",
     "transport.policy",
     "transport.pump",
     "transport.pump_channel",
     "transport.pump_handle",
     "transport.remote_end",
+    "transport.tls",
+    "transport.unix_end",
     "transport.websocket",
+    "transport.wire",
     "websocket.errors",
     "websocket.frames",
     "websocket.handshake",
@@ -106,6 +136,8 @@ WORKER_FILES: Tuple[str, ...] = (
 _MAIN = f"""import sys
 if sys.argv[1:2] == ["pump"]:
     from {ROOT}.transport.pump import main
+elif sys.argv[1:2] in (["incoming"], ["incoming-start"]):
+    from {ROOT}.migration.incoming_start import main
 else:
     from {ROOT}.migration.worker import main
 sys.exit(main())

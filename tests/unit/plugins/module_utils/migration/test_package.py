@@ -40,7 +40,7 @@ def closure(*names):
 
 
 def test_package_holds_what_the_worker_imports_and_nothing_else():
-    assert set(package.WORKER_FILES) == closure("migration.worker", "transport.pump")
+    assert set(package.WORKER_FILES) == closure("migration.worker", "migration.incoming_start", "transport.pump")
 
 
 def test_package_list_is_sorted_and_without_doubles():
