@@ -4,7 +4,8 @@
 """The books of a pump: what was sent, received, acknowledged, and whether an import kept its word. Sans-I/O.
 
 Each kind of stream proves something else: an NBD answer says that bytes are on the target's disk, a pong that
-the proxy took what went before its ping, and an import only knows the length that its header announced.
+the proxy took what went before its ping, a beat what the target's QEMU has read, and an import only knows the
+length that its header announced.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ class Books:
         kind: What the stream carries.
         sized: An import begins with its length.
         now: Clock value, seconds.
+        opaque: QEMU encrypts: no NBD request can be read.
 
     Attributes:
         sent, received: bytes of the stream.
-        ledger: The NBD requests; None for other kinds.
+        ledger: The NBD requests; None for other kinds, and where they cannot be read.
     """
 
-    def __init__(self, kind: Kind, sized: bool, now: float) -> None:
+    def __init__(self, kind: Kind, sized: bool, now: float, opaque: bool = False) -> None:
         self.sent = self.received = 0
-        self.ledger = Ledger() if kind is Kind.NBD else None
+        self.ledger = Ledger() if kind is Kind.NBD and not opaque else None
         self._sized = sized and kind is Kind.IMPORT
         self._meter = Meter(now)
         self._ponged = 0
@@ -84,6 +86,12 @@ class Books:
         """Its answer came: the proxy has taken what went before."""
         self._ponged = max(self._ponged, self._marks.pop(payload, 0))
 
+    def consumed(self, total: int, now: float) -> None:
+        """Direct transports: the target's QEMU has read so many bytes."""
+        self._ponged = max(self._ponged, total)
+        if self.ledger is None:
+            self._meter.update(self._ponged, self.sent - self._ponged, now)
+
     @property
     def announced(self) -> int:
         """Bytes of a sized import, its header included."""
@@ -104,7 +112,7 @@ class Books:
 
     @property
     def acknowledged(self) -> int:
-        """Bytes known to have arrived: written by QEMU for NBD, taken by the proxy for the others."""
+        """Bytes known to have arrived: written by QEMU for NBD, taken by the proxy or read by QEMU for the others."""
         return self.ledger.acknowledged if self.ledger is not None else self._ponged
 
     @property

@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import stat
-from typing import Optional
+from typing import List, Optional
 
 __all__ = ["InputEnd", "Listener", "SocketEnd"]
 
@@ -49,12 +49,17 @@ class Listener:
 
     def accept(self) -> Optional[SocketEnd]:
         """The one connection, None when there is none yet; afterwards the listener is gone."""
+        connection = self.accept_socket()
+        return None if connection is None else SocketEnd(connection)
+
+    def accept_socket(self) -> Optional[socket.socket]:
+        """The same, as a socket."""
         try:
             connection, _address = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return None
         self.close()
-        return SocketEnd(connection)
+        return connection
 
     def close(self) -> None:
         """Close and unlink."""
@@ -122,6 +127,7 @@ class InputEnd:
 
     interest = select.POLLIN
     pending = 0
+    consumed = 0
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
@@ -142,6 +148,13 @@ class InputEnd:
 
     def send(self, data: bytes) -> None:
         """What an importer says is not for the exporter."""
+
+    def give(self, slices: List[memoryview]) -> bool:
+        """The same."""
+        return True
+
+    def finish(self) -> None:
+        """The exporter does not read, so it sees no end."""
 
     def flush(self) -> bool:
         """Nothing ever waits."""

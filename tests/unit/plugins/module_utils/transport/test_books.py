@@ -76,3 +76,22 @@ def test_length_told_in_whole_sectors_may_be_less_than_a_sector_too_much(length,
     books = Books(Kind.IMPORT, True, 0.0)
     assert books.may_send(memoryview(length.to_bytes(8, "little") + bytes(came)), 0.0)
     assert books.is_complete is complete
+
+
+def test_beat_tells_what_the_targets_qemu_has_read():
+    books = Books(Kind.RAM, sized=False, now=0.0)
+    for second in range(1, 5):
+        books.may_send(memoryview(bytes(10**6)), float(second))
+        books.consumed(second * 10**6 - 1000, float(second))
+    books.consumed(5, 5.0)  # never back
+    stats = books.stats()
+    assert (stats["acknowledged"], stats["in_flight"]) == (4 * 10**6 - 1000, 1000)
+    assert 0.5e6 < stats["acknowledged_rate"] < 2e6
+
+
+def test_encrypted_nbd_has_no_ledger():
+    books = Books(Kind.NBD, sized=True, now=0.0, opaque=True)
+    assert books.ledger is None
+    assert books.may_send(memoryview(b"\x16\x03\x01"), 1.0)
+    books.came(b"anything", 1.0)
+    assert books.is_complete

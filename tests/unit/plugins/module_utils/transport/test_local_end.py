@@ -93,3 +93,14 @@ def test_input_end_reads_a_pipe_to_its_end():
     assert end.recv_into(room) == 0
     end.close()
     end.close()
+
+
+def test_input_end_gives_nothing_back():
+    reader, writer = os.pipe()
+    end = InputEnd(reader)
+    assert end.give([memoryview(b"imported")])
+    end.finish()
+    os.write(writer, b"x")
+    assert (end.recv_into(memoryview(bytearray(2))), end.pending, end.consumed) == (1, 0, 0)
+    end.close()
+    os.close(writer)
