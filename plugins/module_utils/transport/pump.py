@@ -3,6 +3,8 @@
 # Private to the collection: may change at any time.
 """The pump: one process that carries one byte stream between a UNIX socket (or a pipe) and a websocket.
 
+Its :func:`main` is that of every pump; one of a direct transport is in direct_pump.py.
+
 Order of its life: settings from stdin, websocket opened, NBD greeting seen, listener opened, QEMU's one
 connection accepted, bytes carried, close frame and drain at the local end's EOF. It keeps one frame in
 flight: while the kernel does not take it, nothing is read from QEMU, so memory stays flat at any speed.
@@ -28,7 +30,7 @@ from ..websocket import frames
 from ..websocket.errors import WebsocketError
 from .books import Books
 from .guard import Guard
-from .interface import EndReason, EventName, Kind, PumpEnd, PumpSettings
+from .interface import DirectSettings, EndReason, EventName, Kind, PumpEnd, PumpSettings
 from .local_end import InputEnd, Listener, SocketEnd
 from .pacing import TokenBucket
 from .pump_channel import PumpChannel
@@ -410,8 +412,7 @@ def main(stdin: int = 0, stdout: int = 1, clock: Callable[[], float] = time.mono
     """The process: first line of stdin are the settings, then commands; events on stdout."""
     channel = PumpChannel(stdin, stdout)
     try:
-        settings, secret = PumpSettings.parse(channel.first_line())
-        pump = Pump(settings, secret, channel, clock)
+        pump = _pump(channel, clock)
         end = pump.run()
         figures = {**pump.books.stats(), "announced": pump.books.announced}
     except CrossclusterError as error:
@@ -419,3 +420,13 @@ def main(stdin: int = 0, stdout: int = 1, clock: Callable[[], float] = time.mono
     channel.tell(EventName.ENDED, {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, **figures})
     channel.close()
     return 0
+
+
+def _pump(channel: PumpChannel, clock: Callable[[], float]) -> Any:
+    """The pump that the first line asks for."""
+    line = channel.first_line()
+    if DirectSettings.is_meant(line):
+        from .direct_pump import DirectPump  # what a websocket does not need, it does not load
+
+        return DirectPump(*DirectSettings.parse(line), channel, clock)
+    return Pump(*PumpSettings.parse(line), channel, clock)

@@ -5,75 +5,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import struct
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
 import pytest
 from unit.fakes.proxy_double import ProxyDouble, make_certificate
+from unit.fakes.pump_runner import Runner
 
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport import pump
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
     EndReason,
     EventName,
     Kind,
-    PumpEvent,
     PumpSettings,
 )
 
 SECRET = "12345678-90ab-cdef-1234-567890abcdef"
 NBD_GREETING = b"NBDMAGICIHAVEOPT\0\3"
-
-
-class Runner:
-    """A pump in a thread, with the two pipes of its worker.
-
-    Args:
-        settings: What it carries.
-        clock: A faster one shortens what the guard waits for.
-    """
-
-    def __init__(self, settings: PumpSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        their_in, self._commands = os.pipe()
-        self._events, their_out = os.pipe()
-        self.seen: List[PumpEvent] = []
-        self._thread = threading.Thread(target=self._run, args=(their_in, their_out), daemon=True)
-        os.write(self._commands, settings.to_line(SECRET))
-        self._thread.start()
-        self._file = os.fdopen(self._events, "rb")
-
-    def _run(self, their_in: int, their_out: int) -> None:
-        pump.main(their_in, their_out, self._clock)
-        os.close(their_in)
-        os.close(their_out)
-
-    def command(self, name: str, value: Any = None) -> None:
-        os.write(self._commands, json.dumps({"command": name, "value": value}).encode() + b"\n")
-
-    def leave(self) -> None:
-        """The worker dies."""
-        os.close(self._commands)
-
-    def wait(self, name: EventName) -> Dict[str, Any]:
-        """The facts of the next event of that name."""
-        while True:
-            line = self._file.readline()
-            assert line, f"the pump ended before {name}"
-            event = PumpEvent.parse(line)
-            self.seen.append(event)
-            if event.name is name:
-                return dict(event.facts)
-
-    def end(self) -> Dict[str, Any]:
-        facts = self.wait(EventName.ENDED)
-        self._thread.join(5)
-        return facts
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +71,7 @@ def attach(runner: Runner, path: Path) -> socket.socket:
 def start(certificate: Any, short: Path, kind: Kind = Kind.RAM, **double_options: Any) -> Any:
     double = ProxyDouble(certificate[0], **double_options)
     path = short / "stream.sock"
-    return double, Runner(settings_for(double, certificate, kind, listen=str(path))), path
+    return double, Runner(settings_for(double, certificate, kind, listen=str(path)), SECRET), path
 
 
 def test_pump_keeps_the_wire_contract_for_bulk_data(certificate: Any, short: Path) -> None:
@@ -244,7 +196,7 @@ def test_wrong_fingerprint_sends_no_request(certificate: Any, short: Path) -> No
 
 
 def runner_end(settings: PumpSettings) -> Dict[str, Any]:
-    return Runner(settings).end()
+    return Runner(settings, SECRET).end()
 
 
 def test_nbd_greeting_is_seen_before_qemu_may_connect(certificate: Any, short: Path) -> None:
@@ -274,7 +226,7 @@ def test_switchover_deadline_frees_qemu(certificate: Any, short: Path) -> None:
 
 def import_pipe(double: ProxyDouble, certificate: Any, data: bytes, **extra: Any) -> Dict[str, Any]:
     reader, writer = os.pipe()
-    runner = Runner(settings_for(double, certificate, Kind.IMPORT, input_fd=reader, **extra))
+    runner = Runner(settings_for(double, certificate, Kind.IMPORT, input_fd=reader, **extra), SECRET)
 
     def feed() -> None:
         try:
@@ -305,7 +257,7 @@ def test_import_counts_its_bytes_against_the_header(certificate: Any) -> None:
 def test_end_of_the_input_is_told_before_the_server_has_closed(certificate: Any) -> None:
     double = ProxyDouble(certificate[0])
     reader, writer = os.pipe()
-    runner = Runner(settings_for(double, certificate, Kind.IMPORT, input_fd=reader, drain_timeout=5.0))
+    runner = Runner(settings_for(double, certificate, Kind.IMPORT, input_fd=reader, drain_timeout=5.0), SECRET)
     os.write(writer, sized(b"x" * 512))
     os.close(writer)
     assert runner.wait(EventName.DRAINING)["sent"] == 520
@@ -323,7 +275,7 @@ def test_import_of_another_length_is_not_clean(certificate: Any, announced: int)
 def test_rate_is_kept_within_a_few_percent(certificate: Any, short: Path) -> None:
     double = ProxyDouble(certificate[0])
     path = short / "s"
-    runner = Runner(settings_for(double, certificate, Kind.RAM, listen=str(path), rate=20_000_000))
+    runner = Runner(settings_for(double, certificate, Kind.RAM, listen=str(path), rate=20_000_000), SECRET)
     client = attach(runner, path)
     began = time.monotonic()
     client.sendall(bytes(12_000_000))
@@ -356,7 +308,7 @@ def start_fast(certificate: Any, short: Path, kind: Kind, **double_options: Any)
     double = ProxyDouble(certificate[0], **double_options)
     path = short / "stream.sock"
     settings = settings_for(double, certificate, kind, listen=str(path), open_timeout=100.0)
-    return double, Runner(settings, ten_times), path
+    return double, Runner(settings, SECRET, ten_times), path
 
 
 def test_silent_network_frees_qemu(certificate: Any, short: Path) -> None:

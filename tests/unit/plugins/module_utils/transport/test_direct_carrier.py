@@ -1,0 +1,211 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The loop of both ends against frames written by hand: what may come when, and what the other side is told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import Any, Iterator, List, Optional, Tuple
+
+import pytest
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import direct_carrier, wire
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.direct_carrier import Carrier
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.direct_end import DirectEnd
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.direct_guard import (
+    DirectGuard,
+    DirectLimits,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
+    EndReason,
+    Kind,
+    PumpEnd,
+)
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.unix_end import UnixEnd
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.wire import FrameKind
+
+FIN, OPEN = wire.encode(FrameKind.FIN), wire.encode(FrameKind.OPEN)
+
+
+def data(payload: bytes) -> bytes:
+    return wire.header(len(payload)) + payload
+
+
+class Opened(Carrier):
+    """A carrier whose QEMU is there from the beginning."""
+
+    def __init__(self, peer: DirectEnd, qemu: socket.socket, limits: DirectLimits, kind: Kind) -> None:
+        super().__init__(peer, DirectGuard(limits, time.monotonic()), kind, time.monotonic, farewell=1.0)
+        self._local = UnixEnd(qemu)
+        self._opened = True
+
+    def _tick(self, now: float) -> None:
+        reason = self._guard.verdict(now)
+        if reason is not None:
+            self._finish(reason, False)
+
+
+class Scene:
+    """The carrier in a thread; the test is the other worker and QEMU."""
+
+    def __init__(self, kind: Kind = Kind.RAM, **limits: float) -> None:
+        near, self.peer = socket.socketpair()
+        qemu, self.qemu = socket.socketpair()
+        self.peer.settimeout(10)
+        self.qemu.settimeout(10)
+        self._decoder = wire.Decoder(10**6)
+        carrier = Opened(DirectEnd(near, "tcp"), qemu, DirectLimits.parse({"deadman": 10.0, **limits}), kind)
+        self.result: Optional[PumpEnd] = None
+        self._thread = threading.Thread(target=self._run, args=(carrier,), daemon=True)
+        self._thread.start()
+
+    def _run(self, carrier: Carrier) -> None:
+        self.result = carrier.carry()
+
+    def until(self, kind: FrameKind) -> List[Tuple[FrameKind, Any]]:
+        """The frames up to the first of a kind, which is the last one."""
+        frames: List[Tuple[FrameKind, Any]] = []
+        while True:
+            got = self.peer.recv(65536)
+            assert got, f"no {kind.name}: {frames}"
+            for frame in self._decoder.receive(got):
+                frames.append((frame.kind, bytes(frame.payload)))
+                if frame.kind is kind:
+                    return frames
+
+    def end(self) -> PumpEnd:
+        self._thread.join(10)
+        assert self.result is not None
+        return self.result
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.peer.close()
+    made.qemu.close()
+
+
+def test_stream_ends_when_both_directions_have(scene: Scene) -> None:
+    scene.peer.sendall(data(b"abc") + FIN)
+    assert scene.qemu.recv(10) == b"abc"
+    assert scene.qemu.recv(10) == b""
+    scene.qemu.sendall(b"xyz")
+    scene.qemu.close()
+    frames = scene.until(FrameKind.FIN)
+    assert b"".join(payload for kind, payload in frames if kind is FrameKind.DATA) == b"xyz"
+    assert struct.unpack(">Q", frames[-2][1]) == (3,)  # the last beat tells what QEMU has read
+    assert scene.peer.recv(1) == b""
+    scene.peer.close()
+    assert scene.end() == PumpEnd(EndReason.SERVER_CLOSED, True)
+
+
+def test_beats_come_in_time_also_under_traffic() -> None:
+    scene = Scene(beat=0.1)
+    began = time.monotonic()
+    beats = 0
+    while time.monotonic() - began < 1.0:
+        scene.qemu.sendall(bytes(1000))
+        beats += sum(frame.kind is FrameKind.BEAT for frame in scene._decoder.receive(scene.peer.recv(65536)))
+    assert beats >= 4
+    scene.peer.close()
+    scene.qemu.close()
+    scene.end()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [OPEN, wire.encode(FrameKind.OPENED), wire.message(FrameKind.HELLO, {}), FIN + FIN, FIN + data(b"x"), wire.beat(1),
+     b"GET / HTTP/1.1\r\n\r\n"],
+    ids=["open", "opened", "hello", "fin-twice", "data-after-fin", "beat-of-nothing", "http"],
+)  # fmt: skip
+def test_what_does_not_belong_ends_the_stream_and_is_told(scene: Scene, said: bytes) -> None:
+    scene.peer.sendall(said)
+    _kind, payload = scene.until(FrameKind.ABORT)[-1]
+    assert b"WIRE_INVALID" in payload
+    assert scene.qemu.recv(1) == b""
+    scene.peer.close()
+    assert scene.end().reason is EndReason.SERVER_LOST
+
+
+def test_abort_of_the_peer_closes_qemu_at_once_and_reaches_the_user(scene: Scene) -> None:
+    scene.peer.sendall(data(b"abc") + wire.abort("answer_missing", "the target QEMU\ndid not answer"))
+    while scene.qemu.recv(10):
+        pass
+    scene.peer.close()
+    assert scene.end() == PumpEnd(EndReason.PEER_ABORTED, False, "answer_missing: the target QEMU did not answer")
+
+
+def test_end_of_the_connection_without_fin_is_a_loss(scene: Scene) -> None:
+    scene.peer.close()
+    assert scene.qemu.recv(1) == b""
+    assert scene.end().reason is EndReason.SERVER_LOST
+
+
+def test_broken_qemu_is_told_to_the_peer(scene: Scene) -> None:
+    scene.peer.sendall(data(b"unread"))
+    time.sleep(0.1)
+    scene.qemu.close()
+    assert b"local_failed" in scene.until(FrameKind.ABORT)[-1][1]
+    scene.peer.close()
+    assert scene.end().reason is EndReason.LOCAL_FAILED
+
+
+def test_silent_peer_frees_qemu() -> None:
+    scene = Scene(deadman=1.0)
+    began = time.monotonic()
+    assert scene.qemu.recv(1) == b""
+    assert time.monotonic() - began >= 0.9
+    assert scene.end().reason is EndReason.PEER_SILENT
+    assert b"nothing was heard" in scene.until(FrameKind.ABORT)[-1][1]
+
+
+def test_peer_that_does_not_read_stops_qemu_and_not_the_memory(scene: Scene) -> None:
+    scene.qemu.settimeout(0.3)
+    sent = 0
+    with contextlib.suppress(socket.timeout):
+        while sent < 1 << 26:
+            sent += scene.qemu.send(bytes(65536))
+    assert sent < 1 << 22
+    scene.peer.close()
+    assert scene.end().reason is EndReason.SERVER_LOST
+
+
+class Pauses:
+    """Stands in the place of time.sleep."""
+
+    def __init__(self) -> None:
+        self.seconds: List[float] = []
+
+    def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+@pytest.fixture
+def carrier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tuple[Carrier, Pauses]]:
+    pauses = Pauses()
+    monkeypatch.setattr(direct_carrier.time, "sleep", pauses)
+    near, far = socket.socketpair()
+    guard = DirectGuard(DirectLimits(), 0.0)
+    yield Carrier(DirectEnd(near, "tls"), guard, Kind.RAM, lambda: 0.0, farewell=0.0), pauses
+    near.close()
+    far.close()
+
+
+def test_slow_bulk_stream_pauses_after_each_short_read(carrier: Tuple[Carrier, Pauses]) -> None:
+    for length in [30_000] * 10 + [100] * 10:
+        carrier[0]._pause(length)
+    assert carrier[1].seconds == [direct_carrier.SHORT_PAUSE] * 10
+
+
+def test_stream_that_has_waited_for_us_is_not_paused_again_soon(carrier: Tuple[Carrier, Pauses]) -> None:
+    """On a busy node a pause lasts far longer than it should: it must not become the limit."""
+    for _read in range(1000):
+        for length in (131064, 90_000):
+            carrier[0]._pause(length)
+    assert len(carrier[1].seconds) <= 6
