@@ -50,7 +50,7 @@ def stand(context: Context, plan: Plan) -> None:
 
 
 def _dial_all(context: Context, plan: Plan) -> None:
-    """``control`` first: it alone tells why the others are refused."""
+    """``control`` first: it alone tells why the others are refused. Its socket is not the worker's own ``control``."""
     _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
     for volume in plan.mirrored:
         _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}")
@@ -61,7 +61,7 @@ def _dial_all(context: Context, plan: Plan) -> None:
         pump.wait_standing(end)
     control = context.standing.pop(_CONTROL)
     context.control_pump = control
-    context.incoming = context.world.open_incoming(_listen(context, control, _CONTROL))
+    context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
     qemu_tls.rehearse(context, plan)
     context.note("standing", peer=dict(control.peer or {}))
 

@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transports that go straight from node to node: real certificates, real sockets, a guest that goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from e2e.moves import assert_changes_nothing
+from lab.vms import EFI_MIB, Disk
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def certificates(controller):
+    """Both nodes have certificates of one trust domain, made by the public playbook."""
+    controller.run("certificates", extra=rooted(controller)).expect(0)
+
+
+def rooted(controller, **more):
+    """Extra variables that let the role act as root on the target."""
+    clusters = controller.clusters()
+    for cluster in clusters.values():
+        cluster["target_root"] = True
+    return {"crosscluster_clusters": clusters, **more}
+
+
+def migrate(vm, transports, *arguments, **more):
+    return vm.migrate(*arguments, migrate_vm_transports=transports, **rooted(vm.controller), **more)
+
+
+def assert_nobody_listens(vm):
+    """No listener, no rule, no file of an incoming worker is left on the target."""
+    assert json.loads(vm.target_host.run(["nft", "-j", "list", "tables"]).stdout)["nftables"][1:] == []
+    assert ":601" not in vm.target_host.run(["ss", "-Htln"]).stdout
+    assert vm.target_host.run(["ls", "/run/crosscluster"], check=False).stdout.split() == []
+
+
+def test_running_vm_moves_over_tls(mover, certificates):
+    vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16), Disk("virtio0", "fast", 64, "qcow2", fill_mib=8)])
+    run = migrate(vm, ["tls"]).expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    result = run.result()
+    assert (result["phase"], result["transport"], result["residue"]) == ("completed", "tls", [])
+    assert result["bytes"] > 16 << 20
+    assert_nobody_listens(vm)
+    assert_changes_nothing(migrate(vm, ["tls"]))
+
+
+def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates):
+    disks = [
+        Disk("scsi0", "fast", 64),
+        Disk("efidisk0", "fast", EFI_MIB, fill_mib=1, options="efitype=4m,pre-enrolled-keys=0"),
+        Disk("tpmstate0", "fast", 4, fill_mib=4, options="version=v2.0"),
+    ]
+    vm = mover().create(disks, extra={"bios": "ovmf"})
+    before = vm.source.image(vm.vm.volumes["tpmstate0"]).read_bytes()
+    run = migrate(vm, ["tls"]).expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    assert run.result()["transport"] == "tls"
+    assert vm.target.image(vm.target.config["tpmstate0"].split(",")[0]).read_bytes() == before
+
+
+def test_one_transport_means_no_fall_back(mover, certificates):
+    """A firewall in front of the ports: found before anything is written on either side, and named."""
+    vm = mover().create()
+    rule = "add table inet wall; add chain inet wall in { type filter hook input priority 0; }; "
+    rule += "add rule inet wall in tcp dport 60100-60149 drop"
+    vm.target_host.run(["nft", rule])
+    try:
+        run = migrate(vm, ["tls"])
+    finally:
+        vm.target_host.run(["nft", "delete", "table", "inet", "wall"])
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    vm.assert_stayed()
+    vm.assert_nothing_on_target()
+    assert_nobody_listens(vm)
+
+
+def test_next_listed_transport_is_taken_and_said(mover, controller):
+    """Without root on the target there is no direct transport; the listed websocket is used, and why is told."""
+    vm = mover().create()
+    run = vm.migrate(migrate_vm_transports=["tls", "websocket"]).expect(0)
+    vm.assert_moved()
+    result = run.result()
+    assert result["transport"] == "websocket"
+    assert [each["transport"] for each in result["transports_rejected"]] == ["tls"]
+    assert "target_root" in result["transports_rejected"][0]["reason"]
+    assert "transport tls is not used" in run.output
+
+
+def test_clear_text_is_refused_unless_proven_and_accepted(mover, certificates):
+    vm = mover().create()
+    run = migrate(vm, ["tcp"])
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    vm.assert_stayed()
+    vm.assert_nothing_on_target()
+
+
+ACCEPTED = {"accepted_by": "the tests", "until": "2100-01-01"}
+
+
+def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates):
+    vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16)])
+    network = {"network": str(vm.target_host.addresses.migration4.network), "outside": ["localhost"]}
+    run = migrate(vm, ["tcp"], migrate_vm_incoming=network, migrate_vm_clear_text=ACCEPTED).expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    assert (run.result()["transport"], run.result()["residue"]) == ("tcp", [])
+    assert_nobody_listens(vm)
