@@ -36,7 +36,7 @@ from ..transport.incoming_errors import FirewallMissing, IncomingFailed, NotAtta
 from ..transport.interface import Kind, kind_of
 from ..transport.listener import Listener, device_with
 from ..transport.newcomer import Newcomer
-from . import incoming_places
+from . import incoming_places, incoming_tls
 from .errors import Recorded
 from .incoming_checks import examine
 from .incoming_children import Errand, ParentChannel, StreamChild
@@ -247,9 +247,19 @@ class Incoming:
             stream.bury()
         if self._errand is not None:
             self._errand[0].bury()
+        self._disarm()
         self._local.close()
         self._wakeup.close()
         self._waker.close()
+
+    def _disarm(self) -> None:
+        """QEMU's own TLS, if the source did not live to have it taken away."""
+        attachment = self._attachment
+        if attachment.armed and attachment.vmid is not None:
+            try:
+                incoming_tls.disarm(self._world.monitor(attachment.vmid))
+            except CrossclusterError as error:
+                _LOG.warning("%s", error)
 
     # --- the loop
 

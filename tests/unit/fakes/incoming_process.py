@@ -8,11 +8,14 @@ is what ``DIRECTORY/vm.json`` says; its sockets are in DIRECTORY.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
 from pathlib import Path
+
+from unit.fakes.tls_monitor import TlsMonitor
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import (
     incoming,
@@ -74,6 +77,15 @@ class Node:
     def run(self, _command):
         return {"status": "active"}
 
+    @contextlib.contextmanager
+    def within(self, _seconds):
+        """The TLS settings of its QEMU, which outlive every process that asks for them."""
+        kept, qemu = self.path.with_name("qemu.json"), TlsMonitor(exports={"drive-scsi0": "#block1"})
+        if kept.exists():
+            vars(qemu).update(json.loads(kept.read_text()))
+        yield qemu
+        kept.write_text(json.dumps(vars(qemu)))
+
 
 def use(directory):
     """Take the directories of a test."""
@@ -88,8 +100,8 @@ def main():
     for name, kind in (("ram_socket", "ram"), ("nbd_socket", "nbd"), ("import_socket", "storage")):
         setattr(incoming_requests, name, lambda _vmid, kind=kind: socket_of(directory, kind))
     node = Node(directory)
-    incoming._real_world = lambda _settings: incoming_requests.World(
-        node, lambda _vmid: node, incoming._is_socket, os.unlink
+    incoming._real_world = lambda settings: incoming_requests.World(
+        node, lambda _vmid: node, incoming._is_socket, os.unlink, settings.credentials, settings.peer_name
     )
     return incoming_start.main(words)
 

@@ -468,6 +468,24 @@ def test_end_takes_streams_port_rule_and_files_along(start, dial):
         socket.create_connection((OWN, status["port"]), 1, (PEER, 0))
 
 
+@pytest.mark.parametrize("by", ["request", "end"])
+def test_tls_of_qemu_does_not_outlive_the_migration(start, dial, vm, tmp_path, domains, by):
+    status = start()
+    control = control_of(dial, status)
+    attach(control, tmp_path)
+    assert control.ask("tls_arm", exports=["drive-scsi0"]) == {"exports": ["drive-scsi0"]}
+    qemu = json.loads((tmp_path / "qemu.json").read_text())
+    assert qemu["objects"]["crosscluster-tls"]["dir"] == domains["target"]
+    assert qemu["objects"]["crosscluster-authz"]["identity"] == "CN=a1.example"
+    if by == "request":
+        control.ask("tls_disarm")
+    else:
+        os.kill(status["process"][0].pid, signal.SIGTERM)
+        assert status["process"][0].wait(3) == 0
+    qemu = json.loads((tmp_path / "qemu.json").read_text())
+    assert (qemu["objects"], qemu["parameters"]["tls-creds"]) == ({}, "")
+
+
 def test_ipv6(start, dial):
     status = start(address="fd00:77::21", peer_address="fd00:77::11", transports=("tcp",))
     stream = dial(status, "ram", plane="tcp", local_address="fd00:77::11")

@@ -12,6 +12,7 @@ from unit.fakes.migration_run import OPTIONS, spec_of
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Refused
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import Kind
 
 
 @pytest.fixture
@@ -53,3 +54,30 @@ def test_export_that_hangs_is_ended():
 def test_endpoint_is_that_of_the_spec():
     endpoint = real_world.endpoint_of(spec_of(target={**OPTIONS["target"], "api_port": 9999}))
     assert (endpoint.host, endpoint.port, endpoint.node, endpoint.user) == ("b1", 9999, "beta1", "mig@pve")
+
+
+POINT = {
+    "migration_id": "ab" * 16,
+    "address": "192.0.2.2",
+    "port": 60100,
+    "peer_name": "b1",
+    "own_name": "a1",
+    "planes": ["tls", "tcp"],
+    "domain": "lab",
+}
+
+
+@pytest.mark.parametrize(
+    ("transport", "plane", "opaque"), [("tls", "tls", False), ("tcp", "tcp", False), ("qemu-tls", "tls", True)]
+)
+def test_transport_says_what_is_between_the_workers_and_who_encrypts(monkeypatch, transport, plane, opaque):
+    launched = []
+    monkeypatch.setattr(
+        real_world.PumpHandle, "launch", lambda _argv, settings, secret, *_rest: launched.append(settings)
+    )
+    spec = spec_of(transports=[transport], incoming=POINT)
+    world = real_world.real_world(spec, "ab" * 16, {"target_api_token_secret": "s", "incoming_key": "0a" * 32}, "pyz")
+    for kind, stream in ((Kind.RAM, "ram"), (Kind.NBD, "disk/scsi0"), (Kind.CONTROL, "control")):
+        world.dial(transport, stream.rpartition("/")[2], kind, stream, None)
+    assert {settings.plane for settings in launched} == {plane}
+    assert [settings.opaque for settings in launched] == [opaque, opaque, False]
