@@ -47,7 +47,9 @@ _LOADING: Tuple[_Meaning, ...] = (
 
 # Refused in the handshake by the QEMU that says so: what the other one shows.
 _HANDSHAKE: Tuple[_Meaning, ...] = (
-    _Meaning(r"known issuer|is not trusted", "foreign_ca", "it is not signed by a CA that is trusted here", _SAME_CA),
+    _Meaning(r"known issuer", "foreign_ca", "it is not signed by a CA that is trusted here", _SAME_CA),
+    # GnuTLS has no other words for one that has expired since QEMU read its own.
+    _Meaning(r"is not trusted", "expired", "it, or its CA, has expired or is not valid yet", _CLOCK),
     _Meaning(r"has expired", "expired", "it, or its CA, has expired", _CLOCK),
     _Meaning(r"not yet activ", "not_yet_valid", "it is not valid yet", _CLOCK),
     _Meaning(r"revoked", "revoked", "it was revoked", _ISSUE),

@@ -54,6 +54,7 @@ def test_refused_credentials(words, file, cause):
 HANDSHAKE = [
     ("The certificate hasn't got a known issuer", "foreign_ca"),
     ("Certificate does not match the hostname b1", "wrong_name"),
+    ("The certificate is not trusted", "expired"),
     ("The certificate has expired", "expired"),
     ("The certificate is not yet activated", "not_yet_valid"),
     ("The certificate has been revoked", "revoked"),
