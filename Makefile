@@ -200,6 +200,10 @@ conformance-slow: venv ## Every recorded conversation against the lab, waits ove
 topologies: packages venv ## Networks made of namespaces: what looks private and is not is found (root)
 	@$(PYTEST) $(REPORT) tests/topologies
 
+.PHONY: pairs
+pairs: packages venv ## What two real QEMUs say to each other and to us, without a lab
+	@$(PYTEST) $(REPORT) -m 'not mixed' tests/pairs
+
 .PHONY: sanity
 sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 	@$(PY) tests/sanity.py
@@ -214,7 +218,7 @@ e2e-slow: packages venv ## End-to-end tests that take longer: pacing at every ra
 
 .PHONY: mixed
 mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under systemd (makes a Debian 13 tree at first)
-	@$(PYTEST) $(REPORT) -m mixed tests/e2e
+	@$(PYTEST) $(REPORT) -m mixed tests/pairs tests/e2e
 
 .PHONY: molecule
 molecule: packages venv ## The scenarios of extensions/molecule but nested, on the lab or on CROSSCLUSTER_INVENTORY

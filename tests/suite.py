@@ -26,7 +26,7 @@ COMPUTING = (
     "house", "lint-python", "lint-yaml", "lint-reuse", "lint-changelog", "types", "unit", "lint-docs", "lint-ansible",
     "sanity",
 )  # fmt: skip
-WAITING = ("conformance", "topologies", "mixed")
+WAITING = ("pairs", "conformance", "topologies", "mixed")
 MEASURING = ("e2e", "molecule", "crash-few")
 
 
