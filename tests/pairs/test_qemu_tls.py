@@ -208,8 +208,10 @@ def test_over_tcp(domain, tmp_path):
     uri = f"tcp:127.0.0.1:{port}"
     with Qemu(tmp_path / "target", uri) as target, Qemu(tmp_path / "source") as source:
         arm_target(target, domain["b"])
-        arm_source(source, domain["a with another name"], "")
-        assert cause(refused_ram(source, uri)) is None
+        # A source of its own: QEMU 7.2 may have sent everything before it hears of the refusal, and then stays paused.
+        with Qemu(tmp_path / "stranger") as stranger:
+            arm_source(stranger, domain["a with another name"], "")
+            assert cause(refused_ram(stranger, uri)) is None
         assert_waits(target)
         arm_source(source, domain["a"], "")
         source.run("migrate", uri=uri)
