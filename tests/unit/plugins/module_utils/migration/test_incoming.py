@@ -492,7 +492,6 @@ def test_ipv6(start, dial):
     assert stream.peer["address"] == f"[fd00:77::21]:{status['port']}"
 
 
-@pytest.mark.xfail(strict=False, reason="the pump does not keep the greeting of control until its client has connected")
 def test_pumps_and_client_of_the_source_meet_it(start, domains, vm, tmp_path, monkeypatch):
     """The processes and the client that a source worker uses, one stream in the clear and one over TLS."""
     status = start()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
 import socket
@@ -89,13 +90,13 @@ def test_garbage_ends_the_connection_and_nothing_else(running):
     one, pair = running
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"x" * 5000, b"[]\n", b""):
         with socket.create_connection(("127.0.0.1", pair.port), 5) as sock:
-            sock.sendall(garbage)
-            sock.shutdown(socket.SHUT_WR)
             sock.settimeout(5)
-            try:
+            # It may have hung up before any of these; what it must not do is answer.
+            with contextlib.suppress(OSError):
+                sock.sendall(garbage)
+                sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
                 assert sock.recv(100) == b""
-            except ConnectionError:
-                pass
     assert probe.converse(pair).proven
     assert one.proven == 1
 
