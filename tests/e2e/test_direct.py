@@ -115,3 +115,17 @@ def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates
     vm.assert_guest_went_on()
     assert (run.result()["transport"], run.result()["residue"]) == ("tcp", [])
     assert_nobody_listens(vm)
+
+
+def test_running_vm_moves_with_the_tls_of_qemu(mover, certificates):
+    """Disks and RAM; afterwards the QEMU that runs the guest has nothing of it any more."""
+    vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16), Disk("virtio0", "fast", 64, "qcow2", fill_mib=8)])
+    run = migrate(vm, ["qemu-tls"]).expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    result = run.result()
+    assert (result["phase"], result["transport"], result["residue"]) == ("completed", "qemu-tls", [])
+    objects = vm.target.qmp("qom-list", path="/objects")
+    assert not [each["name"] for each in objects if each["name"].startswith("crosscluster")]
+    assert not vm.target.qmp("query-migrate-parameters").get("tls-creds")
+    assert_nobody_listens(vm)
