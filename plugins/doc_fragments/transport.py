@@ -14,9 +14,10 @@ options:
     description:
       - The ways the bytes may travel, best first. Only what is listed here is ever used.
       - The one used, and why earlier ones were not, is in the result.
-      - V(websocket) needs nothing but the API of the target node. V(tls) and V(tcp) go straight to a worker there, see
-        M(crosscluster.migration.incoming); V(tcp) is clear text.
-      - V(qemu-tls) and V(qemu-tcp) are answered as not available by this version.
+      - V(websocket) needs nothing but the API of the target node. V(tls), V(tcp) and V(qemu-tls) go straight to a
+        worker there, see M(crosscluster.migration.incoming). V(tcp) is clear text. With V(qemu-tls) the two QEMUs
+        encrypt themselves, inside the channel of V(tls).
+      - V(qemu-tcp) is answered as not available by this version.
     type: list
     elements: str
     choices: [websocket, tls, tcp, qemu-tls, qemu-tcp]

@@ -68,7 +68,7 @@ class Scenario:
 
     def make_lab(self) -> Lab:
         """Two hosts of the usual kind."""
-        lab = Lab.up({"alpha": 1, "beta": 1}, state=self.labs)
+        lab = Lab.up({"alpha": 1, "beta": 1}, state=self.labs, target_root=True)
         source = lab.host("alpha1")
         with Guest([(source, VMID)]) as guest:
             create_vm(source, VMID, NAME, disks=DISKS, guest_words="rate=2 set=16")
@@ -104,7 +104,7 @@ class Nested(Scenario):
         return lab
 
 
-SCENARIOS = {"default": Scenario, "nested": Nested, "trusted_network": Scenario}
+SCENARIOS = {"default": Scenario, "nested": Nested, "transports": Scenario, "trusted_network": Scenario}
 
 
 def main(words: list[str]) -> int:
