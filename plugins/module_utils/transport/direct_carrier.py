@@ -240,9 +240,11 @@ class Carrier:
             self._sent += length
             taken = peer.send_room(length)
             self._took(length, now)
+            if not taken or self._throttled:
+                return
             if self._is_bulk:
-                self._pause(length)
-            if length < full or not taken or self._throttled:
+                self._pause(length)  # QEMU has written on meanwhile: another read is cheaper than a poll
+            elif length < full:
                 return
 
     def _speak(self, now: float) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import socket
 import ssl
@@ -346,7 +345,7 @@ def _send_all(waiter: _Waiter, data: bytes) -> None:
 
 
 def _greet(end: DirectEnd, settings: DirectSettings, key: str, addresses: Addresses, waiter: _Waiter) -> None:
-    nonce = secrets.token_hex(32)
+    nonce = os.urandom(32).hex()
     greeting = SourceGreeting(settings.plane, settings.migration_id, settings.stream, key, addresses, nonce)
     end.send(greeting.hello())
     while not greeting.done:

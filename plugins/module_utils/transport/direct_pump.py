@@ -230,8 +230,9 @@ class _Source(Carrier):
 
     def _local_failed(self, error: OSError) -> None:
         if self._local_ended:  # QEMU has left; what is still said to it, only the books hear
-            self._stalled = False
             self._local = InputEnd(os.open(os.devnull, os.O_RDONLY))
+            self._stalled = False
+            self._guard.resume(self._clock())
         else:
             super()._local_failed(error)
 
