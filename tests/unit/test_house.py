@@ -63,6 +63,7 @@ EDGES = {
     "transport/rehearsal.py",
     "transport/remote_end.py",
     "transport/unix_end.py",
+    "transport/websocket_pump.py",
     "migration/client.py",
     "migration/control_socket.py",
     "migration/engines.py",

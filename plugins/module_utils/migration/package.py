@@ -126,6 +126,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "transport.tls",
     "transport.unix_end",
     "transport.websocket",
+    "transport.websocket_pump",
     "transport.wire",
     "websocket.errors",
     "websocket.frames",
