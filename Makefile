@@ -222,7 +222,8 @@ mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under sy
 
 .PHONY: molecule
 molecule: packages venv ## The scenarios of extensions/molecule but nested, on the lab or on CROSSCLUSTER_INVENTORY
-	@molecule test --scenario-name default
+	@molecule test --scenario-name default --scenario-name certificates --scenario-name trusted_network
+	@molecule test --scenario-name transports
 
 .PHONY: test-nested
 test-nested: packages-trees venv ## The scenario nested: a guest moves between two virtual machines (up to half an hour)
@@ -239,6 +240,10 @@ crash-few: packages venv
 .PHONY: bench
 bench: packages venv ## Measure against the goals (build/bench.json)
 	@PYTHONPATH=tests:$(LINKS) $(PY) -m bench
+
+.PHONY: bench-transports
+bench-transports: packages venv ## The direct transports against QEMU to QEMU (build/bench-transports.json; OPTIONS=--help)
+	@PYTHONPATH=tests:$(LINKS) $(PY) -m bench.transports $(OPTIONS)
 
 .PHONY: docs
 docs: venv ## HTML documentation in build/docs
