@@ -36,9 +36,8 @@ def main(names: List[str]) -> int:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(merge(before, figures), indent=2) + "\n")
     for figure in figures:
-        holds = "holds" if figure.value <= figure.goal else "MISSED"
-        print(f"{figure.name:24} {figure.value:>12} {figure.unit:12} goal <= {figure.goal:<8} {holds}")
-    return 0 if all(figure.value <= figure.goal for figure in figures) else 1
+        print(figure.to_line())
+    return 1 if any(figure.holds is False for figure in figures) else 0
 
 
 if __name__ == "__main__":

@@ -38,9 +38,17 @@ class Qemu:
         incoming: Where it waits for a migration; without, it is a source.
         program: What to run: ``HERE``, or that of another Debian.
         fill: The byte that its disk is full of.
+        options: Its memory and how it begins.
     """
 
-    def __init__(self, directory: Path, incoming: str = "", program: Sequence[str] = HERE, fill: bytes = b"\0") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        incoming: str = "",
+        program: Sequence[str] = HERE,
+        fill: bytes = b"\0",
+        options: Sequence[str] = ("-S", "-m", "16"),
+    ) -> None:
         directory.mkdir()
         self._incoming = incoming
         self.image = directory / "disk.raw"
@@ -53,8 +61,8 @@ class Qemu:
             listener.listen(4)
             self._process = subprocess.Popen(
                 [
-                    *program, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-S",
-                    "-machine", "pc-q35-7.2,accel=tcg", "-cpu", "qemu64", "-m", "16",
+                    *program, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
+                    "-machine", "pc-q35-7.2,accel=tcg", "-cpu", "qemu64", *options,
                     "-blockdev", json.dumps(drive),
                     "-chardev", f"socket,id=qmp,fd={listener.fileno()},server=on,wait=off",
                     "-mon", "chardev=qmp,mode=control",
@@ -86,6 +94,10 @@ class Qemu:
     def ended(self) -> bool:
         """Whether the process ends in time."""
         return until(lambda: self._process.poll() is not None)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

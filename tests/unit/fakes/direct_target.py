@@ -135,7 +135,7 @@ def carry(sock: socket.socket, settings: Dict[str, Any]) -> None:
     qemu = _Qemu(socket_path(settings["directory"], stream))
     result = direct_pump.serve(end, stream, qemu, DirectLimits.parse(settings.get("limits", {})))
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    used = sum(os.times()[:2])
+    used = time.process_time()
     end = {"end": result.reason.value, "clean": result.clean, "detail": result.detail}
     tell(pid=os.getpid(), peak_kib=int(peak.split()[1]), cpu_s=used, **end)
 
@@ -144,7 +144,7 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.bind((settings.get("address", "127.0.0.1"), 0))
     listener.listen(16)
     tell(port=listener.getsockname()[1])
     while True:
