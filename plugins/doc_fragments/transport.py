@@ -25,7 +25,8 @@ options:
   incoming:
     description:
       - Where the target node listens, for the transports that do not use the API port.
-      - What M(crosscluster.migration.incoming) returned. The role P(crosscluster.migration.migrate_vm#role) fills it in.
+      - What M(crosscluster.migration.incoming) returned.
+      - The role P(crosscluster.migration.migrate_vm#role) fills it in.
     type: dict
     suboptions:
       migration_id:

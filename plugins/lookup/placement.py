@@ -77,14 +77,14 @@ _raw:
   elements: dict
   contains:
     source:
-      description: The VM, with C(cluster), C(node), C(inventory_host), C(migration_address), C(certificate_name), C(vmid),
-        C(name), C(status) and C(uuid).
+      description:
+        - The VM, with C(cluster), C(node), C(inventory_host), C(migration_address), C(certificate_name), C(vmid), C(name),
+          C(status) and C(uuid).
       type: dict
     target:
       description:
-        - Its place, with C(cluster), C(node), C(inventory_host), C(migration_address),
-          C(certificate_name), C(target_root), C(vmid), C(lock), and C(there), which
-          says whether the VM is there already.
+        - Its place, with C(cluster), C(node), C(inventory_host), C(migration_address), C(certificate_name),
+          C(target_root), C(vmid), C(lock), and C(there), which says whether the VM is there already.
       type: dict
     options:
       description: The options C(source) and C(target) of M(crosscluster.migration.migration).

@@ -12,8 +12,14 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-import netaddr
+try:
+    import netaddr
 
+    MISSING: Optional[ImportError] = None
+except ImportError as error:  # the message says what to install
+    MISSING = error
+
+from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.addresses import (
     parse_address,
     parse_network,
@@ -75,6 +81,13 @@ def conclude(
 
 def overlapping(networks: Sequence[str], network: str) -> List[str]:
     """Those of ``networks`` that share an address with ``network``."""
+    if MISSING is not None:
+        raise NetworkInvalid(
+            "netaddr is not installed on the controller",
+            side=Side.CONTROLLER,
+            object="netaddr",
+            remedy="pip install netaddr, for the Python of ansible",
+        ) from MISSING
     own = netaddr.IPSet([network])
     return [other for other in networks if not own.isdisjoint(netaddr.IPSet([other]))]
 

@@ -66,7 +66,7 @@ class Statement:
             raise _no_statement()
         try:
             # YAML makes a date of 2026-12-31 by itself.
-            day = until if type(until) is datetime.date else datetime.date.fromisoformat(str(until))
+            day = datetime.date.fromisoformat(str(until))
         except ValueError:
             raise _no_statement() from None
         return cls(who.strip(), day)

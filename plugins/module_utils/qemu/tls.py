@@ -68,7 +68,7 @@ def add_credentials(qmp: Qmp, side: Side, directory: str, peer_name: str = "") -
     try:
         qmp.execute("object-add", credentials)
     except QmpRefused as error:
-        raise credentials_refused(error.description, side, directory) from error
+        raise credentials_refused(error.description, side, directory) from None
     if side is Side.TARGET:
         # The subject is CN alone (direct-transports 6.1): with more, the order of its parts would count.
         authorization = {"qom-type": "authz-simple", "id": AUTHORIZATION, "identity": f"CN={peer_name}"}

@@ -161,7 +161,7 @@ def check_credentials(credentials: Credentials, name: str, side: Side) -> Certif
             object=path,
             remedy=error.remedy,
             facts=error.facts,
-        ) from error
+        ) from None
     return shown
 
 

@@ -16,7 +16,8 @@ NODES = {"drive-scsi0": "#block117", "drive-virtio1": "drive-virtio1"}
 class TlsMonitor:
     """Answers as QEMU 7.2 and 10.0 do; ``fails`` names a command that is refused, with the words."""
 
-    def __init__(self, state: str = "inmigrate", exports: Any = NODES) -> None:
+    def __init__(self, state: str = "inmigrate", exports: Any = None) -> None:
+        exports = NODES if exports is None else exports
         self.state = state
         self.alive = True
         self.objects: Dict[str, Dict[str, Any]] = {}

@@ -41,10 +41,10 @@ def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
     return found.to_dict()
 
 
-def codes(point, *, has_key=True, bad=None, clear_text=ACCEPTED):
+def codes(point, *, has_key=True, bad=None, **more):
     if point is not None:
         point = {"network": verdict(), **point}
-    found = available(MeetingPoint.parse(point, clear_text), has_key, lambda _domain, _transport: bad, NOW)
+    found = available(MeetingPoint.parse(point, more.get("clear_text", ACCEPTED)), has_key, lambda _domain, _transport: bad, NOW)
     return {name: why and why.code for name, why in found.items()}
 
 

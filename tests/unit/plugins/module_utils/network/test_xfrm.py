@@ -15,15 +15,15 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.network.err
 
 A, B = ipaddress.ip_address("10.5.0.1"), ipaddress.ip_address("10.5.0.2")
 STATE = """src {0} dst {1}
-	proto esp spi 0x00000100 reqid 1 mode transport
-	replay-window 0
-	aead rfc4106(gcm(aes)) <<Keys hidden>> 128
-	sel src 0.0.0.0/0 dst 0.0.0.0/0
+\tproto esp spi 0x00000100 reqid 1 mode transport
+\treplay-window 0
+\taead rfc4106(gcm(aes)) <<Keys hidden>> 128
+\tsel src 0.0.0.0/0 dst 0.0.0.0/0
 """
 POLICY = """src {0}/32 dst {1}/32
-	dir {2} priority 0
-	tmpl src 0.0.0.0 dst 0.0.0.0
-		proto esp reqid 1 mode transport
+\tdir {2} priority 0
+\ttmpl src 0.0.0.0 dst 0.0.0.0
+\t\tproto esp reqid 1 mode transport
 """
 STATES = STATE.format(A, B) + STATE.format(B, A)
 POLICIES = POLICY.format(A, B, "out") + POLICY.format(B, A, "in")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -129,13 +130,12 @@ def test_crash_at_any_moment_leaves_key_and_certificate_that_belong_together(tmp
         pass
 
     for last in range(200):
-        left = [last]
+        left = itertools.count(last, -1)
 
-        def counted(real, left=left):
+        def counted(real, number=left.__next__):
             def call(*args, **kwargs):
-                if left[0] == 0:
+                if number() == 0:
                     raise Crash
-                left[0] -= 1
                 return real(*args, **kwargs)
 
             return call
