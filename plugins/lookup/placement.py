@@ -78,8 +78,8 @@ _raw:
   contains:
     source:
       description:
-        - The VM, with C(cluster), C(node), C(inventory_host), C(migration_address), C(certificate_name), C(vmid), C(name),
-          C(status) and C(uuid).
+        - The VM, with C(cluster), C(node), C(inventory_host), C(migration_address), C(certificate_name), C(vmid),
+          C(name), C(status) and C(uuid).
       type: dict
     target:
       description:

@@ -44,7 +44,8 @@ def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
 def codes(point, *, has_key=True, bad=None, **more):
     if point is not None:
         point = {"network": verdict(), **point}
-    found = available(MeetingPoint.parse(point, more.get("clear_text", ACCEPTED)), has_key, lambda _domain, _transport: bad, NOW)
+    parsed = MeetingPoint.parse(point, more.get("clear_text", ACCEPTED))
+    found = available(parsed, has_key, lambda _domain, _transport: bad, NOW)
     return {name: why and why.code for name, why in found.items()}
 
 
