@@ -44,6 +44,8 @@ _EARLY = {Kind.NBD: GREETING_SIZE, Kind.CONTROL: 4096}
 STATS_INTERVAL = 0.5  # seconds
 FAREWELL_SOURCE = 0.2  # seconds; the worker waits for our last word
 FAREWELL_TARGET = 2.0
+# Bytes that may come before anybody has connected here; a RAM stream has nothing to say before.
+_EARLY = {Kind.NBD: GREETING_SIZE, Kind.CONTROL: 65536}
 
 
 class DirectPump:
@@ -105,7 +107,7 @@ class _Source(Carrier):
         self._listen = settings.listen
         self._asked = False  # the command ``open`` has come
         self._listener: Optional[Listener] = None
-        self._early: List[bytes] = []  # the NBD greeting, before QEMU has connected
+        self._early: List[bytes] = []  # what came before QEMU has connected
         self._early_size = 0
         self._draining_until: Optional[float] = None
         self._stats_due = now
@@ -150,21 +152,21 @@ class _Source(Carrier):
             self._meet()
 
     def _keep(self, slices: List[memoryview], now: float) -> None:
-        """Before anybody has connected only an NBD server and the control's other end have something to say."""
+        """Nobody has connected here yet: an NBD server's greeting, or the first words of the listening end."""
         self._early += [bytes(view) for view in slices]
         self._early_size += sum(len(view) for view in slices)
         if self._early_size > _EARLY.get(self._kind, 0):
             super()._keep(slices, now)
-        if self._kind is Kind.CONTROL:
-            return
-        try:
-            greeted = check_greeting(b"".join(self._early))
-        except NbdInvalid as error:
-            self._finish(EndReason.NBD_INVALID, False, error.message)
-            return
-        if greeted:
+        if self._kind is Kind.NBD and self._has_greeted():
             self._guard.opened()
             self._meet()
+
+    def _has_greeted(self) -> bool:
+        try:
+            return check_greeting(b"".join(self._early))
+        except NbdInvalid as error:
+            self._finish(EndReason.NBD_INVALID, False, error.message)
+            return False
 
     def _meet(self) -> None:
         """QEMU may connect now; an exporter runs already."""
@@ -192,9 +194,9 @@ class _Source(Carrier):
         self._channel.tell(EventName.ATTACHED, {})
         if self._kind is Kind.RAM:
             self._send_open(now)
-        elif self._early:
-            early, self._early = self._early, []
-            local.give([memoryview(data) for data in early])
+        elif self._early and not local.give([memoryview(data) for data in self._early]):
+            self._stalled = True
+            self._guard.suspend()
 
     def _state_more(self) -> Any:
         return self._listener

@@ -244,6 +244,23 @@ def test_requests_go_over_control(make: Make) -> None:
     assert [end["clean"] for end in stream.ends()] == [True, True]
 
 
+def test_first_words_over_control_wait_for_the_worker(make: Make) -> None:
+    stream = make("tcp", "control").start()
+    stream.runner.command("open", {"listen": stream.listen})
+    supervisor = stream.accept()
+    supervisor.sendall(b'{"hello":1}\n')
+    stream.runner.wait(EventName.LISTENING)
+    time.sleep(0.2)
+    supervisor.sendall(b'{"hello":2}\n')
+    worker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    worker.settimeout(20)
+    worker.connect(stream.listen)
+    assert read(worker, 24) == b'{"hello":1}\n{"hello":2}\n'
+    worker.close()
+    supervisor.close()
+    assert stream.ends()[0]["clean"]
+
+
 def test_import_ends_with_its_announced_length(make: Make) -> None:
     reader, writer = os.pipe()
     stream = make("tcp", "import/tpmstate0", input_fd=reader).start()
