@@ -124,7 +124,7 @@ def _address(option: str, raw: Any) -> str:
 
 
 def _statement(raw: Any) -> Dict[str, str]:
-    if not raw:
+    if not raw or (isinstance(raw, Mapping) and not any(raw.values())):  # Ansible fills in what was not given
         return {}
     statement = Statement.parse(raw)
     return {"accepted_by": statement.accepted_by, "until": statement.until.isoformat()}

@@ -63,6 +63,7 @@ def test_everything_is_there():
         ({"planes": ["tls"]}, {}, {"tls": None, "tcp": "INCOMING_REFUSES"}),
         ({"planes": ["tcp"]}, {}, {"tls": "INCOMING_REFUSES", "tcp": None}),
         ({}, {"clear_text": None}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
+        ({}, {"clear_text": dict.fromkeys(ACCEPTED)}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
         ({}, {"clear_text": {**ACCEPTED, "until": "2000-01-01"}}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
         ({"network": {}}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"network": verdict(Trust.UNKNOWN)}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
@@ -72,7 +73,7 @@ def test_everything_is_there():
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
     ids=[
-        "no tcp", "no tls", "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no key",
+        "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old", "no key",
         "bad certificate", "controller knows",
     ],
 )  # fmt: skip
