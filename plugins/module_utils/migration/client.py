@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -54,8 +55,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
-        self._stream.close()
+        """End the connection; harmless when the worker is gone."""
+        with contextlib.suppress(OSError):  # what it did not take is still in the buffer
+            self._stream.close()
         self._socket.close()
 
     def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Dict[str, Any]:

@@ -64,3 +64,22 @@ def test_greeting_that_is_none_is_unreachable(serve, data):
 def test_answer_without_data_is_unreachable(serve, data):
     with Client(serve(b'{"hello":{"protocol":1}}\n' + data)) as client, pytest.raises(WorkerUnreachable):
         client.call("status")
+
+
+def test_request_that_nobody_took_does_not_disturb_the_end(tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        threading.Thread(target=lambda: _greet_and_leave(listener), daemon=True).start()
+        client = Client(path)
+        with pytest.raises(WorkerUnreachable):
+            for _ in range(2):  # the first may meet a worker that is just about to leave
+                client.call("bye")
+    client.close()
+
+
+def _greet_and_leave(listener):
+    connection, _address = listener.accept()
+    connection.sendall(b'{"hello":{"protocol":1}}\n')
+    connection.close()
