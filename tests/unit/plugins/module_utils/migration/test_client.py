@@ -71,11 +71,12 @@ def test_request_that_nobody_took_does_not_disturb_the_end(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        threading.Thread(target=lambda: _greet_and_leave(listener), daemon=True).start()
+        leaving = threading.Thread(target=lambda: _greet_and_leave(listener), daemon=True)
+        leaving.start()
         client = Client(path)
-        with pytest.raises(WorkerUnreachable):
-            for _ in range(2):  # the first may meet a worker that is just about to leave
-                client.call("bye")
+        leaving.join()
+    with pytest.raises(WorkerUnreachable):
+        client.call("bye")
     client.close()
 
 
