@@ -73,8 +73,8 @@ def test_everything_is_there():
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
     ids=[
-        "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old", "no key",
-        "bad certificate", "controller knows",
+        "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old",
+        "no key", "bad certificate", "controller knows",
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(changes, other, expected):
