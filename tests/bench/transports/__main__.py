@@ -97,6 +97,11 @@ def told(measured: Sequence[Round], prefix: str = "") -> List[Figure]:
     return sorted(figures, key=lambda figure: figure.name)
 
 
+def write(figures: Sequence[Figure]) -> None:
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps([figure.to_dict() for figure in figures], indent=2) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.transports", description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
@@ -113,6 +118,7 @@ def main() -> int:
             measured = rounds(bench, tuple(TRANSPORTS), options.repetitions)
         figures, others = judged(measured), told(measured)
         tables = {"loopback": measured}
+        write(figures + others)  # should the link fail, that much is there
         if not options.no_link:
             (place / "link").mkdir()
             with Link() as link, Bench(place / "link", ram, link) as bench:
@@ -121,8 +127,7 @@ def main() -> int:
             figures.append(link_bound(tables["2 Gbit/s"]))
             others += told(tables["2 Gbit/s"], "link_")
 
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps([figure.to_dict() for figure in figures + others], indent=2) + "\n")
+    write(figures + others)
     for title, table in tables.items():
         print(f"\n{title}, medians of {options.repetitions}, RAM {options.size} MiB:")
         print("\n".join(line(transport, table) for transport in sorted(table[0], key=list(TRANSPORTS).index)))

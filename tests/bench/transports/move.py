@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from pairs.qemu import TIMEOUT, Qemu
+from pairs.qemu import Qemu
 from unit.fakes.certificates import Authority, lay
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
@@ -31,6 +31,7 @@ TRANSPORTS: Dict[str, "tuple[Optional[str], bool]"] = {
     "tls": ("tls", False),
     "qemu-tls": ("tls", True),  # as the product: inside the workers' TLS
 }
+_PATIENCE = 300.0  # seconds for one migration; the machine may be busy with something else
 _NAMES = {"a": "a1.example.com", "b": "b1.example.com"}
 
 
@@ -93,6 +94,7 @@ class Bench:
                     uri = f"tcp:{self._network.address}:{_port(there)}"
                 else:
                     workers = Workers(directory, plane, self._network, self._names, opaque=with_tls)
+                    workers.open()
                     uri = f"unix:{workers.listen}"
                 return self._measure(there, uri, workers)
         finally:
@@ -114,11 +116,11 @@ class Bench:
 
     def _measure(self, there: Qemu, uri: str, workers: Optional[Workers]) -> Run:
         before = guestless_cpu(self._source), guestless_cpu(there)
-        with self._source.session() as here, there.session() as far:
+        with self._source.monitor.within(_PATIENCE) as here, there.monitor.within(_PATIENCE) as far:
             began = time.time()
             here.execute("migrate", {"uri": uri})
             stop = _drive(here)
-            resume = far.wait_event(["RESUME"], time.monotonic() + TIMEOUT)
+            resume = far.wait_event(["RESUME"], time.monotonic() + _PATIENCE)
         if resume is None:
             raise RuntimeError("the target does not run")
         cpu = {"source QEMU": guestless_cpu(self._source) - before[0], "target QEMU": guestless_cpu(there) - before[1]}
@@ -133,7 +135,7 @@ def _drive(here: Any) -> float:
     """From ``migrate`` to its end; when the guest was stopped."""
     stop = 0.0
     while True:
-        event = here.wait_event(["STOP", "MIGRATION"], time.monotonic() + TIMEOUT)
+        event = here.wait_event(["STOP", "MIGRATION"], time.monotonic() + _PATIENCE)
         if event is None:
             raise RuntimeError("the migration does not end")
         status = event.data.get("status")

@@ -17,9 +17,9 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.i
 
 from .machine import cpu_of
 
-__all__ = ["RAM", "Workers"]
+__all__ = ["Workers", "qemu_socket"]
 
-RAM = "ram"
+_RAM = "ram"
 _PUMP = "from ansible_collections.crosscluster.migration.plugins.module_utils.transport.pump import main; main()"
 _MIGRATION, _KEY = "5" * 32, "ab" * 32
 # A machine that is busy with something else must not cut a stream.
@@ -27,7 +27,7 @@ _PATIENT = {"deadman": 10.0, "stall": 60.0, "greeting": 10.0, "first_answer": 30
 
 
 class Workers:
-    """Both ends of one stream; CPU is counted from ``ready`` on."""
+    """Both ends of one stream."""
 
     def __init__(self, directory: Path, plane: str, network: Any, names: Dict[str, str], opaque: bool = False) -> None:
         self.listen = str(directory / "pump")
@@ -36,8 +36,8 @@ class Workers:
         with network.target():
             self._target = DirectTarget(directory, plane, _MIGRATION, **settings)
         wanted = DirectSettings(
-            name=RAM, kind=Kind.RAM, plane=plane, address=network.address, port=self._target.port,
-            peer_name=names["b"], own_name=names["a"], migration_id=_MIGRATION, stream=RAM, limits=_PATIENT,
+            name=_RAM, kind=Kind.RAM, plane=plane, address=network.address, port=self._target.port,
+            peer_name=names["b"], own_name=names["a"], migration_id=_MIGRATION, stream=_RAM, limits=_PATIENT,
             credentials=names["source"] if plane == "tls" else None, opaque=opaque,
         )  # fmt: skip
         with network.source():
@@ -47,7 +47,11 @@ class Workers:
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
-        self._say(wanted.to_line("" if plane == "tls" else _KEY))
+        self._first_line = wanted.to_line("" if plane == "tls" else _KEY)
+
+    def open(self) -> None:
+        """Up to the point where QEMU may connect; CPU is counted from here on."""
+        self._say(self._first_line)
         self._hear("standing")
         self._child = int(self._target.wait("stream")["pid"])
         self._say(json.dumps({"command": "open", "value": {"listen": self.listen}}).encode() + b"\n")
@@ -86,4 +90,4 @@ class Workers:
 
 def qemu_socket(directory: Path) -> str:
     """Where the target's QEMU waits."""
-    return socket_path(str(directory), RAM)
+    return socket_path(str(directory), _RAM)
