@@ -45,6 +45,10 @@ class DirectEnd:
         sock: Connected.
         plane: ``tls`` or ``tcp``.
         handshake: The TLS side (``tls``); may hold bytes that have come already.
+
+    Attributes:
+        room: Where the near end reads into, see :meth:`send_room`.
+        heard: Whether the last :meth:`receive` read anything at all, be it half a frame.
     """
 
     def __init__(self, sock: socket.socket, plane: str, handshake: Optional[Handshake] = None) -> None:
@@ -63,7 +67,8 @@ class DirectEnd:
         self._out: Buffer = b""  # not yet taken by the kernel from _sent on
         self._sent = 0
         self._eof = False
-        self.room = self._frame[wire.HEADER_SIZE :]  # where the near end reads into
+        self.heard = False
+        self.room = self._frame[wire.HEADER_SIZE :]
 
     def fileno(self) -> int:
         """Descriptor to poll."""
@@ -136,8 +141,6 @@ class DirectEnd:
         if length == 0 and self._eof:
             return None
         return self._decoder.receive(self._batch[:length])
-
-    heard = False  # whether the last call of receive() read anything at all
 
     def _read_plain(self) -> int:
         try:

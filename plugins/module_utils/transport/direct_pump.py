@@ -106,6 +106,7 @@ class _Source(Carrier):
         self._switchover = limits.switchover
         self._listen = settings.listen
         self._asked = False  # the command ``open`` has come
+        self._open_due = False  # OPEN is to be sent when nothing is on its way
         self._listener: Optional[Listener] = None
         self._early: List[bytes] = []  # what came before QEMU has connected
         self._early_size = 0
@@ -131,8 +132,6 @@ class _Source(Carrier):
     def _send_open(self, now: float) -> None:
         self._open_due = True
         self._guard.opening(now)
-
-    _open_due = False  # OPEN is to be sent when nothing is on its way
 
     def _speak(self, now: float) -> None:
         if self._open_due and not self._peer.pending:

@@ -546,10 +546,9 @@ def test_relayed_tcp_is_no_connection(make: Make, targets: Dict[str, DirectTarge
     assert end["reason"] == "refused"
 
 
-@planes
-def test_target_qemu_that_stops_reading_stalls(make: Make, plane: str) -> None:
+def test_target_qemu_that_stops_reading_stalls(make: Make) -> None:
     """The workers are well and beat: only what QEMU really read tells (direct-transports 4.3)."""
-    stream = make(plane, limits={"stall": 2.0}).start()
+    stream = make("tls", limits={"stall": 2.0}).start()
     qemu, _far = stream.open()
     with pytest.raises(OSError, match=r"reset|Broken"):
         qemu.sendall(bytes(64 * MIB))
