@@ -206,7 +206,7 @@ def settings(port: int, **changes: Any) -> DirectSettings:
 
 def test_nobody_there_is_told_with_address_and_reason() -> None:
     with pytest.raises(LinkLost, match=r"127.0.0.1 port 1: Connection refused"):
-        dial(settings(1), KEY, time.monotonic)
+        dial(settings(1, open_timeout=20.0), KEY, time.monotonic)
 
 
 @pytest.mark.parametrize("plane", ["tls", "tcp"])
@@ -237,7 +237,7 @@ def test_what_is_no_worker_is_told(said: bytes, error: type) -> None:
 def test_connection_comes_from_the_address_that_was_given() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(LinkLost):
-            dial(settings(listener.getsockname()[1], local_address="127.0.0.9"), KEY, time.monotonic)
+            dial(settings(listener.getsockname()[1], local_address="127.0.0.9", open_timeout=1.0), KEY, time.monotonic)
         sock, peer = listener.accept()
         sock.close()
         assert peer[0] == "127.0.0.9"
@@ -245,4 +245,8 @@ def test_connection_comes_from_the_address_that_was_given() -> None:
 
 def test_credentials_are_files_of_this_node(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(CrossclusterError, match="no such file"):
-        dial(settings(listener.getsockname()[1], plane="tls", credentials=str(tmp_path)), "", time.monotonic)
+        dial(
+            settings(listener.getsockname()[1], plane="tls", credentials=str(tmp_path), open_timeout=20.0),
+            "",
+            time.monotonic,
+        )
