@@ -260,6 +260,7 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
             limits=point.limits,
             opaque=transport == "qemu-tls" and kind in (Kind.RAM, Kind.NBD),
             sized=export is None or export.announces_length,
+            drain_timeout=websocket.DRAIN_SECONDS.get(kind, 10.0),
             peer_pid=os.getpid() if kind is Kind.CONTROL else None if export else NodeFiles().qemu_pid(spec.vmid),
         )
         return PumpHandle.launch(argv, settings, key if plane == "tcp" else "", input_fd, clock.monotonic)
