@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from e2e.controller import Controller
+from e2e.direct import certify
 from e2e.moves import Mover
 from lab import faults
 from lab.instance import Lab
@@ -36,6 +37,12 @@ def lab():
 @pytest.fixture(scope="session")
 def controller(lab, tmp_path_factory):
     return Controller(lab, tmp_path_factory.mktemp("controller"))
+
+
+@pytest.fixture(scope="session")
+def certificates(controller):
+    """Both nodes have certificates of one trust domain, made by the public playbook."""
+    certify(controller)
 
 
 @pytest.fixture

@@ -4,39 +4,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from e2e.direct import ACCEPTED, assert_nobody_listens, rooted
 from e2e.moves import assert_changes_nothing
 from lab.vms import EFI_MIB, Disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def certificates(controller):
-    """Both nodes have certificates of one trust domain, made by the public playbook."""
-    controller.run("certificates", extra=rooted(controller)).expect(0)
-
-
-def rooted(controller, **more):
-    """Extra variables that let the role act as root on the target."""
-    clusters = controller.clusters()
-    for cluster in clusters.values():
-        cluster["target_root"] = True
-    return {"crosscluster_clusters": clusters, **more}
-
-
 def migrate(vm, transports, *arguments, **more):
     return vm.migrate(*arguments, migrate_vm_transports=transports, **rooted(vm.controller), **more)
-
-
-def assert_nobody_listens(vm):
-    """No listener, no rule, no file of an incoming worker is left on the target."""
-    assert json.loads(vm.target_host.run(["nft", "-j", "list", "tables"]).stdout)["nftables"][1:] == []
-    assert ":601" not in vm.target_host.run(["ss", "-Htln"]).stdout
-    assert vm.target_host.run(["ls", "/run/crosscluster"], check=False).stdout.split() == []
 
 
 def test_running_vm_moves_over_tls(mover, certificates):
@@ -102,9 +80,6 @@ def test_clear_text_is_refused_unless_proven_and_accepted(mover, certificates):
     assert "NO_TRANSPORT_USABLE" in run.codes
     vm.assert_stayed()
     vm.assert_nothing_on_target()
-
-
-ACCEPTED = {"accepted_by": "the tests", "until": "2100-01-01"}
 
 
 def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates):

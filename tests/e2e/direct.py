@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: 2026 crosscluster contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests of the direct transports have in common: their variables, the listening port, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PORTS = range(60100, 60150)  # what `incoming` chooses from
+ACCEPTED = {"accepted_by": "the tests", "until": "2100-01-01"}
+_LISTENS = "0A"  # the state in /proc/net/tcp
+
+
+def rooted(controller: Any, **more: Any) -> dict[str, Any]:
+    """Extra variables that let the role act as root on the target."""
+    clusters = controller.clusters()
+    for cluster in clusters.values():
+        cluster["target_root"] = True
+    return {"crosscluster_clusters": clusters, **more}
+
+
+def certify(controller: Any) -> None:
+    """Give all nodes certificates of one trust domain, with the public playbook."""
+    controller.run("certificates", extra=rooted(controller)).expect(0)
+
+
+def over(vm: Any, transport: str, **more: Any) -> dict[str, Any]:
+    """Extra variables of a move by one transport; ``tcp`` with its proof of the network and its acceptance."""
+    network = {"network": str(vm.target_host.addresses.migration4.network), "outside": ["localhost"]}
+    clear = {"migrate_vm_incoming": network, "migrate_vm_clear_text": ACCEPTED} if transport == "tcp" else {}
+    return vm.extra(migrate_vm_transports=[transport], **clear, **rooted(vm.controller), **more)
+
+
+def listening_port(host: Any) -> int:
+    """The port on which an incoming worker listens in a host; 0 when none does."""
+    for line in Path(f"/proc/{host.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        words = line.split()
+        port = int(words[1].rpartition(":")[2], 16)
+        if words[3] == _LISTENS and port in PORTS:
+            return port
+    return 0
+
+
+def incoming_logs(host: Any) -> dict[str, str]:
+    """What each of the incoming workers of a host has logged, by the name of its file."""
+    base = Path(host.path("/var/lib/crosscluster/incoming"))
+    return {path.name: path.read_text(encoding="utf-8") for path in base.glob("*.log")}
+
+
+def assert_nobody_listens(vm: Any) -> None:
+    """No listener, no rule, no file of an incoming worker is left on the target."""
+    assert json.loads(vm.target_host.run(["nft", "-j", "list", "tables"]).stdout)["nftables"][1:] == []
+    assert listening_port(vm.target_host) == 0
+    assert vm.target_host.run(["ls", "/run/crosscluster"], check=False).stdout.split() == []
