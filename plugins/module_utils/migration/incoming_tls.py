@@ -21,8 +21,8 @@ from ..transport.incoming_errors import AttachRefused, IncomingFailed
 
 __all__ = ["Monitor", "arm", "disarm"]
 
-# Seconds for one session. Without a dh-params.pem QEMU makes parameters of its own in object-add, which was seen to take
-# more than 10 s of a busy machine; no guest runs in it yet.
+# Seconds for one session. Without a dh-params.pem QEMU makes parameters of its own in object-add, which was seen to
+# take more than 10 s of a busy machine; no guest runs in it yet.
 _TIMEOUT = 40.0
 _LOG = logging.getLogger(__name__)
 
