@@ -28,7 +28,7 @@ __all__ = ["attach", "leave", "open_stream", "remove", "stand", "unlock"]
 
 _STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
 _LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
-_RECOVERY_WAIT = 60.0  # seconds for the commands of the target node
+_RECOVERY_WAIT = 300.0  # seconds; the incoming worker gives the commands of its node 330 in all
 _CONTROL = "control"
 _LOG = logging.getLogger(__name__)
 
