@@ -99,15 +99,8 @@ attributes:
   idempotent:
     description: Nothing is changed, however often it is run.
     support: full
-  action_group:
-    description: Use C(group/crosscluster.migration.migration) in C(module_defaults) to set options once.
-    support: full
-    membership:
-      - crosscluster.migration.migration
-  platform:
-    description: Where the module can run.
-    platforms: posix
-    support: full
+extends_documentation_fragment:
+  - crosscluster.migration.attributes
 seealso:
   - plugin: crosscluster.migration.network_verdict
     plugin_type: filter

@@ -64,6 +64,7 @@ EDGES = {
     "transport/remote_end.py",
     "transport/unix_end.py",
     "transport/websocket_pump.py",
+    "migration/background.py",
     "migration/client.py",
     "migration/control_socket.py",
     "migration/engines.py",

@@ -52,13 +52,7 @@ def stand(context: Context, plan: Plan) -> None:
 def _dial_all(context: Context, plan: Plan) -> None:
     """``control`` first: it alone tells why the others are refused. Its socket is not the worker's own ``control``."""
     _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
-    for volume in plan.mirrored:
-        _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}")
-    if plan.run_state != "stopped":
-        _dial(context, "ram", Kind.RAM, "ram")
-    end = context.world.clock.monotonic() + _STAND_TIMEOUT
-    for pump in context.standing.values():
-        pump.wait_standing(end)
+    _dial_streams(context, plan)
     control = context.standing.pop(_CONTROL)
     context.control_pump = control
     context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
@@ -105,10 +99,15 @@ def attach(context: Context) -> None:
 
 def _dial_again(context: Context) -> None:
     """A new attempt of a move that did not converge has streams of its own: none is ever opened twice."""
-    number = context.facts.attempts + 1
-    for volume in context.plan.mirrored:
-        _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}.{number}")
-    _dial(context, "ram", Kind.RAM, f"ram.{number}")
+    _dial_streams(context, context.plan, f".{context.facts.attempts + 1}")
+
+
+def _dial_streams(context: Context, plan: Plan, attempt: str = "") -> None:
+    """What QEMU will use; returns when all that was dialled stands."""
+    for volume in plan.mirrored:
+        _dial(context, volume.key, Kind.NBD, f"disk/{volume.key}{attempt}")
+    if plan.run_state != "stopped":
+        _dial(context, "ram", Kind.RAM, f"ram{attempt}")
     end = context.world.clock.monotonic() + _STAND_TIMEOUT
     for pump in context.standing.values():
         pump.wait_standing(end)

@@ -28,7 +28,7 @@ from . import arrival, package, places, preflight
 from .client import Client
 from .errors import Held, NotFound, SpecDiffers, TooLate, WorkerUnreachable
 from .history import Facts
-from .meeting_point import PKI, available
+from .meeting_point import available
 from .real_world import SourceNode, endpoint_of, qemu_of
 from .report import report
 from .spec import Spec, difference
@@ -421,9 +421,9 @@ def _choice(spec: Spec, key: str) -> policy.Choice:
     return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials, time.time()))
 
 
-def _bad_credentials(domain: str, transport: str) -> Optional[policy.Rejection]:
+def _bad_credentials(directory: str, transport: str) -> Optional[policy.Rejection]:
     """What is wrong with this node's certificate for a transport, if anything."""
-    credentials = tls.Credentials(os.path.join(PKI, domain))
+    credentials = tls.Credentials(directory)
     try:
         own = tls.own_certificate(credentials, Side.SOURCE)
         tls.check_credentials(credentials, own.dns_names[0] if own.dns_names else "", Side.SOURCE)

@@ -78,7 +78,6 @@ def _certificate_name(settings: IncomingSettings) -> str:
     credentials = tls.Credentials(settings.credentials)
     name = tls.own_certificate(credentials, Side.TARGET).common_name
     tls.check_credentials(credentials, name, Side.TARGET)
-    tls.server_context(credentials)
     return name
 
 

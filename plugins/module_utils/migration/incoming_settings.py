@@ -12,9 +12,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Tuple
 
+from ..transport import handshake
 from ..transport.incoming_errors import IncomingInvalid
+from ..transport.tls import is_node_name
 
-__all__ = ["DEFAULT_PORTS", "LIFETIME", "PKI", "PLANE_OF", "IncomingSettings", "is_key", "parse_ports"]
+__all__ = ["DEFAULT_PORTS", "LIFETIME", "PKI", "PLANE_OF", "IncomingSettings", "is_domain", "is_key", "parse_ports"]
 
 DEFAULT_PORTS = "60100-60149"  # 60000-60050 is Proxmox's own range (direct-transports 7)
 LIFETIME = 600.0  # seconds without an authenticated stream
@@ -22,10 +24,6 @@ PKI = "/etc/crosscluster/pki"
 # What is between the two workers: QEMU's own TLS rides in the authenticated channel of "tls".
 PLANE_OF = {"tls": "tls", "tcp": "tcp", "qemu-tls": "tls"}
 
-_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# As tls.py takes it: the name of a node, not an address.
-_NAME = re.compile(r"(?=.{1,253}\Z)(?!(?:.*\.)?[0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _SCOPE = re.compile(r"(?:%[A-Za-z0-9._-]{1,15})?", re.ASCII)
@@ -35,7 +33,12 @@ _LONGEST = 24 * 3600.0  # seconds
 
 def is_key(text: Any) -> bool:
     """Whether it has the form of the key of ``tcp``: 256 bits."""
-    return isinstance(text, str) and bool(_KEY.fullmatch(text))
+    return isinstance(text, str) and handshake.is_key(text)
+
+
+def is_domain(text: str) -> bool:
+    """Whether a trust domain may be called so: it becomes part of a path."""
+    return bool(_DOMAIN.fullmatch(text))
 
 
 def parse_ports(text: Any) -> Tuple[int, int]:
@@ -103,12 +106,12 @@ class IncomingSettings:
     def _check(self, domain: str) -> None:
         own, peer = (ipaddress.ip_address(text.partition("%")[0]) for text in (self.address, self.peer_address))
         for option, holds, expected in (
-            ("migration_id", bool(_ID.fullmatch(self.migration_id)), "32 hexadecimal digits"),
+            ("migration_id", handshake.is_migration_id(self.migration_id), "32 hexadecimal digits"),
             ("address", not own.is_multicast and not own.is_unspecified, "one address of this node"),
             ("peer_address", own.version == peer.version, "an address of the same family as address"),
-            ("domain", not domain or bool(_DOMAIN.fullmatch(domain)), "the name of a trust domain"),
+            ("domain", not domain or is_domain(domain), "the name of a trust domain"),
             ("domain", "tls" not in self.planes or bool(self.credentials), "given for tls and qemu-tls"),
-            ("peer_name", "tls" not in self.planes or bool(_NAME.fullmatch(self.peer_name)), "the name of a node"),
+            ("peer_name", "tls" not in self.planes or is_node_name(self.peer_name), "the name of a node"),
             ("lifetime", 1.0 <= self.lifetime <= _LONGEST, "from 1 s to 24 h"),
         ):
             if not holds:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from ..errors import CrossclusterError
 from ..transport.firewall import Firewall
 from ..transport.incoming_errors import IncomingDiffers, IncomingFailed
 from . import incoming_places, places
+from .background import has_systemd, log_to, start_session, start_unit
 from .client import Client
 from .errors import Recorded, WorkerUnreachable
 from .incoming import Incoming
@@ -121,31 +121,11 @@ def _detach(migration_id: str) -> Callable[[], bool]:
         Whether it lives still.
     """
     program = [sys.executable, "-I", "-B", sys.argv[0], "incoming", migration_id]
-    if os.path.isdir("/run/systemd/system"):
+    if has_systemd():
         unit = f"crosscluster-incoming-{migration_id}.service"
-        run = [
-            "systemd-run",
-            f"--unit={unit}",
-            "--collect",
-            "--property=NoNewPrivileges=yes",
-            "--property=LockPersonality=yes",
-            "--property=RestrictRealtime=yes",
-            "--",
-            *program,
-        ]
-        subprocess.run(run, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30)
-        return lambda: (
-            subprocess.run(["systemctl", "is-active", "--quiet", unit], timeout=30, check=False).returncode == 0
-        )
-    process = subprocess.Popen(
-        program,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"},
-    )
+        start_unit(unit, (), program)
+        return lambda: _is_active(unit)
+    process = start_session(program)
     return lambda: process.poll() is None
 
 
@@ -169,7 +149,7 @@ def _start() -> int:
 
 def _serve(migration_id: str) -> int:
     """``incoming``: the process itself."""
-    _log_to(incoming_places.log_path(migration_id))
+    log_to(incoming_places.log_path(migration_id), _LOG_BYTES)
     holder = incoming_places.Holder(migration_id)
     if not holder.take():
         _LOG.error("another one listens for this migration")
@@ -206,13 +186,6 @@ def _prepared(migration_id: str) -> Optional[Incoming]:
         failure = IncomingFailed(f"it died at its start: {error}", object=migration_id)
         incoming_places.write_failure(migration_id, failure.to_dict())
     return None
-
-
-def _log_to(path: str) -> None:
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    os.chmod(path, 0o600)
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

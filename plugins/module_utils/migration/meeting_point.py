@@ -10,32 +10,23 @@ key for ``tcp`` travels beside it as a secret.
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..network.verdict import Statement, Verdict
+from ..transport.handshake import is_migration_id
 from ..transport.policy import Rejection
+from ..transport.tls import is_node_name
 from .errors import SpecInvalid
-from .incoming_settings import PLANE_OF
+from .incoming_settings import PKI, PLANE_OF, is_domain
 
-__all__ = ["DIRECT", "PKI", "MeetingPoint", "available", "is_key"]
+__all__ = ["DIRECT", "MeetingPoint", "available"]
 
-PKI = "/etc/crosscluster/pki"
 DIRECT = tuple(PLANE_OF)  # transports between two workers
 _PLANES = tuple(dict.fromkeys(PLANE_OF.values()))  # what may be between them
-_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
-_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _NOT_STARTED = Rejection(
     "INCOMING_ABSENT", "no incoming worker was started on the target node, which needs target_root: true"
 )
-
-
-def is_key(text: Any) -> bool:
-    """Whether it has the form of the key for ``tcp``: 256 bits."""
-    return isinstance(text, str) and bool(_KEY.fullmatch(text))
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class MeetingPoint:
         peer_name, own_name: Names in the certificates of the target node and of this one.
         planes: What it accepts between the two workers, ``tls`` or ``tcp`` or both.
         own_address: Address of the source node that it expects.
-        domain: Trust domain, a directory below :data:`PKI`.
+        domain: Trust domain, a directory below ``incoming_settings.PKI``.
         rejected: Why transports cannot be used, as far as the controller knows.
         limits: Timers of the streams in seconds (``transport.direct_guard``).
         network: The verdict of the role ``trusted_network`` on the network between the two nodes, for ``tcp``.
@@ -95,7 +86,7 @@ class MeetingPoint:
         return point
 
     def _check(self) -> None:
-        if self.planes and not _ID.fullmatch(self.migration_id):
+        if self.planes and not is_migration_id(self.migration_id):
             raise SpecInvalid("incoming.migration_id", self.migration_id, "32 hexadecimal digits")
         if self.planes and not self.address:
             raise SpecInvalid("incoming.address", self.address, "the address at which the target listens")
@@ -104,10 +95,15 @@ class MeetingPoint:
         if set(self.planes) - set(_PLANES):
             raise SpecInvalid("incoming.planes", list(self.planes), f"a list out of {', '.join(_PLANES)}")
         for option, name in (("peer_name", self.peer_name), ("own_name", self.own_name)):
-            if "tls" in self.planes and not _NAME.fullmatch(name):
+            if "tls" in self.planes and not is_node_name(name):
                 raise SpecInvalid(f"incoming.{option}", name, "the name in the certificate of a node")
-        if "tls" in self.planes and not _DOMAIN.fullmatch(self.domain):
+        if "tls" in self.planes and not is_domain(self.domain):
             raise SpecInvalid("incoming.domain", self.domain, "the name of a trust domain")
+
+    @property
+    def credentials(self) -> str:
+        """Directory of this node's certificates."""
+        return f"{PKI}/{self.domain}"
 
     def to_dict(self) -> Dict[str, Any]:
         """JSON form; :meth:`parse` reads it again."""
@@ -150,11 +146,11 @@ def available(
     """
     return {
         "websocket": None,
-        "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.domain, "tls"),
+        "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.credentials, "tls"),
         "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key) or _no_proof(point, now),
         "qemu-tls": point.rejected.get("qemu-tls")
         or _refused(point, "tls")
-        or bad_credentials(point.domain, "qemu-tls"),
+        or bad_credentials(point.credentials, "qemu-tls"),
         **{name: why for name, why in point.rejected.items() if name not in DIRECT},
     }
 

@@ -31,6 +31,7 @@ ROOT = "ansible_collections.crosscluster.migration.plugins.module_utils"
 
 WORKER_FILES: Tuple[str, ...] = (
     "errors",
+    "migration.background",
     "migration.client",
     "migration.commit",
     "migration.context",

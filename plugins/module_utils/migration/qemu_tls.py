@@ -19,7 +19,6 @@ from ..qemu.errors import CapabilityMissing, QemuTlsFailed, QmpRefused
 from ..transport.interface import EndReason
 from .context import Context
 from .errors import MigrationError
-from .meeting_point import PKI
 from .plan import Plan
 
 __all__ = ["arm", "arm_ram", "block_options", "disarm", "disarm_target", "explain", "rehearse"]
@@ -78,7 +77,7 @@ def _give_credentials(context: Context) -> None:
                 facts={"tls-creds": foreign},
             )
         tls.disarm(qmp)  # those of an earlier attempt
-        tls.add_credentials(qmp, Side.SOURCE, f"{PKI}/{context.spec.incoming.domain}")
+        tls.add_credentials(qmp, Side.SOURCE, context.spec.incoming.credentials)
 
 
 def block_options(context: Context) -> Dict[str, str]:

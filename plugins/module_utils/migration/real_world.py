@@ -28,7 +28,6 @@ from . import places
 from .client import Client
 from .errors import Refused
 from .incoming_settings import PLANE_OF
-from .meeting_point import PKI
 from .spec import Spec
 from .world import Export, World
 
@@ -255,7 +254,7 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
             own_name=point.own_name,
             migration_id=migration_id,
             stream=stream,
-            credentials=os.path.join(PKI, point.domain) if plane == "tls" else None,
+            credentials=point.credentials if plane == "tls" else None,
             input_fd=input_fd,
             limits=point.limits,
             opaque=transport == "qemu-tls" and kind in (Kind.RAM, Kind.NBD),

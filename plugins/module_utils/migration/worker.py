@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from ..errors import CrossclusterError, Side
 from . import places
+from .background import has_systemd, log_to, start_session, start_unit
 from .context import Context
 from .control_socket import ControlSocket
 from .errors import MigrationError, SpecDiffers, TooLate, VmBusy, WorkerUnreachable
@@ -192,7 +192,7 @@ def _forget_secrets(migration_id: str) -> None:
 
 def _run(migration_id: str, recovering: bool = False) -> int:
     """The worker process."""
-    _log_to(places.log_path(migration_id))
+    log_to(places.log_path(migration_id), _LOG_BYTES)
     lock = places.VmLock(places.read_facts(migration_id).vmid)
     if not lock.take(migration_id):
         _LOG.error("another worker holds this VM")
@@ -231,13 +231,6 @@ def _step_back(migration_id: str) -> None:
         journal.record("phase", phase=Phase.ROLLED_BACK.value, time=time.time(), error=error.to_dict())
         shutil.rmtree(places.run_directory(migration_id), ignore_errors=True)  # with the secrets
     journal.close()
-
-
-def _log_to(path: str) -> None:
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    os.chmod(path, 0o600)
 
 
 def _keep(migration_id: str, word: str) -> int:
@@ -294,35 +287,17 @@ def _write_secret(migration_id: str, secret: str, key: str = "") -> None:
 def _detach(migration_id: str, word: str) -> None:
     """A transient unit where systemd runs, else a session of its own under a keeper (DESIGN 2)."""
     program = [sys.executable, "-I", "-B", sys.argv[0]]
-    if os.path.isdir("/run/systemd/system"):
-        unit = [
-            "systemd-run",
-            f"--unit=crosscluster-{migration_id}",
-            "--collect",
-            "--property=Restart=on-failure",
-            "--property=RestartSec=500ms",
-            f"--property=StartLimitBurst={_RESTARTS + 1}",
-            f"--property=StartLimitIntervalSec={int(_RESTART_WINDOW)}",
-            "--property=NoNewPrivileges=yes",
-            "--property=ProtectHome=read-only",  # not "yes": a ca_path may lie below /root or /home
-            "--property=LockPersonality=yes",
-            "--property=RestrictRealtime=yes",
-            "--",
-            *program,
-            word,
-            migration_id,
-        ]
-        subprocess.run(unit, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30)
+    if not has_systemd():
+        start_session([*program, "keep", migration_id, word])
         return
-    subprocess.Popen(
-        [*program, "keep", migration_id, word],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"},
+    properties = (
+        "Restart=on-failure",
+        "RestartSec=500ms",
+        f"StartLimitBurst={_RESTARTS + 1}",
+        f"StartLimitIntervalSec={int(_RESTART_WINDOW)}",
+        "ProtectHome=read-only",  # not "yes": a ca_path may lie below /root or /home
     )
+    start_unit(f"crosscluster-{migration_id}", properties, [*program, word, migration_id])
 
 
 def _answers(migration_id: str) -> bool:

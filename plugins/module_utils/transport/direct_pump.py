@@ -38,9 +38,6 @@ from .wire import FrameKind
 
 __all__ = ["DirectPump", "TargetSocket", "connect_unix", "serve"]
 
-# Bytes that may come before anybody has connected to the local end: a server's greeting.
-_EARLY = {Kind.NBD: GREETING_SIZE, Kind.CONTROL: 4096}
-
 STATS_INTERVAL = 0.5  # seconds
 FAREWELL_SOURCE = 0.2  # seconds; the worker waits for our last word
 FAREWELL_TARGET = 2.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, TypeVar
 
 from ..errors import Side
 from .errors import SettingsInvalid
@@ -120,6 +120,24 @@ class PumpEvent:
         return cls(EventName(raw.pop("event", None)), raw)
 
 
+_Settings = TypeVar("_Settings")
+
+
+def _to_line(values: Mapping[str, Any], secret: str) -> bytes:
+    return json.dumps({"settings": values, "secret": secret}, separators=(",", ":")).encode() + b"\n"
+
+
+def _from_line(kind_of_settings: Callable[..., _Settings], line: bytes) -> Tuple[_Settings, str]:
+    try:
+        raw = json.loads(line)
+        values: Dict[str, Any] = dict(raw["settings"])
+        values["kind"] = Kind(values["kind"])
+        return kind_of_settings(**values), str(raw["secret"])
+    except (ValueError, TypeError, KeyError) as error:
+        message = "The settings of a pump cannot be read"
+        raise SettingsInvalid(message, side=Side.SOURCE, object="pump", facts={"type": type(error).__name__}) from None
+
+
 @dataclass(frozen=True)
 class PumpSettings:
     """Everything a pump of the websocket plane must know, except the secret.
@@ -150,8 +168,7 @@ class PumpSettings:
 
     def to_line(self, secret: str) -> bytes:
         """The first line for the pump's stdin."""
-        values = dict(vars(self), kind=self.kind.value, endpoint=dict(self.endpoint))
-        return json.dumps({"settings": values, "secret": secret}, separators=(",", ":")).encode() + b"\n"
+        return _to_line(dict(vars(self), kind=self.kind.value, endpoint=dict(self.endpoint)), secret)
 
     @classmethod
     def parse(cls, line: bytes) -> Tuple[PumpSettings, str]:
@@ -160,16 +177,7 @@ class PumpSettings:
         Raises:
             SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
         """
-        try:
-            raw = json.loads(line)
-            values: Dict[str, Any] = dict(raw["settings"])
-            values["kind"] = Kind(values["kind"])
-            settings, secret = cls(**values), str(raw["secret"])
-        except (ValueError, TypeError, KeyError) as error:
-            message = "The settings of a pump cannot be read"
-            raise SettingsInvalid(
-                message, side=Side.SOURCE, object="pump", facts={"type": type(error).__name__}
-            ) from None
+        settings, secret = _from_line(cls, line)
         if (settings.input_fd is None) == (settings.listen is None):
             message = "A pump needs either a socket to listen on or a descriptor to read from"
             raise SettingsInvalid(message, side=Side.SOURCE, object=settings.name)
@@ -224,8 +232,7 @@ class DirectSettings:
 
     def to_line(self, secret: str) -> bytes:
         """The first line for the pump's stdin."""
-        values = dict(vars(self), kind=self.kind.value, limits=dict(self.limits))
-        return json.dumps({"settings": values, "secret": secret}, separators=(",", ":")).encode() + b"\n"
+        return _to_line(dict(vars(self), kind=self.kind.value, limits=dict(self.limits)), secret)
 
     @staticmethod
     def is_meant(line: bytes) -> bool:
@@ -242,16 +249,7 @@ class DirectSettings:
         Raises:
             SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
         """
-        try:
-            raw = json.loads(line)
-            values: Dict[str, Any] = dict(raw["settings"])
-            values["kind"] = Kind(values["kind"])
-            settings, secret = cls(**values), str(raw["secret"])
-        except (ValueError, TypeError, KeyError) as error:
-            message = "The settings of a pump cannot be read"
-            raise SettingsInvalid(
-                message, side=Side.SOURCE, object="pump", facts={"type": type(error).__name__}
-            ) from None
+        settings, secret = _from_line(cls, line)
         fault = settings._fault(secret)
         if fault:
             raise SettingsInvalid(fault, side=Side.SOURCE, object=settings.name)

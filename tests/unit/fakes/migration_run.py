@@ -27,6 +27,17 @@ OPTIONS: Dict[str, Any] = {
     "nics": {"default": "vmbr0"},
 }
 
+# Where an incoming worker of the target listens.
+POINT: Dict[str, Any] = {
+    "migration_id": "ab" * 16,
+    "address": "192.0.2.2",
+    "port": 60100,
+    "peer_name": "b1",
+    "own_name": "a1",
+    "planes": ["tls", "tcp"],
+    "domain": "lab",
+}
+
 
 class CrashingJournal(Journal):
     """Dies before or after its n-th record; or has no room from then on."""

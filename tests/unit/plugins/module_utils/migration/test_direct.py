@@ -5,21 +5,12 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import context_of, run
+from unit.fakes.migration_run import POINT, context_of, run
 from unit.fakes.migration_world import Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
 
-POINT = {
-    "migration_id": "ab" * 16,
-    "address": "192.0.2.2",
-    "port": 60100,
-    "peer_name": "b1",
-    "own_name": "a1",
-    "planes": ["tls", "tcp"],
-    "domain": "lab",
-}
 TLS = {"transports": ["tls"], "incoming": POINT}
 
 

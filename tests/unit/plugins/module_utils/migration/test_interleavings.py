@@ -466,7 +466,7 @@ def test_the_loser_of_two_starts_leaves_no_open_journal(tmp_path, monkeypatch):
         j.close()
     winner = places.VmLock(spec.vmid)
     assert winner.take()
-    monkeypatch.setattr(worker, "_log_to", lambda path: None)
+    monkeypatch.setattr(worker, "log_to", lambda _path, _size: None)
     worker._run("b" * 32)
     winner.release()
     assert places.newest(vmid=spec.vmid).migration_id == "a" * 32 or places.read_facts("b" * 32).final

@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import SpecInvalid
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_settings import is_key
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.meeting_point import (
     MeetingPoint,
     available,
-    is_key,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.evidence import Check, State
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.verdict import REQUIRED, Trust, judge

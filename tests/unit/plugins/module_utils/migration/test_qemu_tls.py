@@ -5,23 +5,15 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import context_of, run, run_with_crash
+from unit.fakes.migration_run import POINT, context_of, run, run_with_crash
 from unit.fakes.migration_world import Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import qemu_tls
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
 
-POINT = {
-    "migration_id": "ab" * 16,
-    "address": "192.0.2.2",
-    "port": 60100,
-    "peer_name": "b1",
-    "own_name": "a1",
-    "planes": ["tls"],
-    "domain": "lab",
-}
-QEMU_TLS = {"transports": ["qemu-tls"], "incoming": POINT}
+TLS_ONLY = {**POINT, "planes": ["tls"]}
+QEMU_TLS = {"transports": ["qemu-tls"], "incoming": TLS_ONLY}
 EXPIRED = "The client certificate /etc/crosscluster/pki/lab/client-cert.pem has expired"
 
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 
 import pytest
-from unit.fakes.migration_run import OPTIONS, spec_of
+from unit.fakes.migration_run import OPTIONS, POINT, spec_of
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Refused
@@ -54,17 +54,6 @@ def test_export_that_hangs_is_ended():
 def test_endpoint_is_that_of_the_spec():
     endpoint = real_world.endpoint_of(spec_of(target={**OPTIONS["target"], "api_port": 9999}))
     assert (endpoint.host, endpoint.port, endpoint.node, endpoint.user) == ("b1", 9999, "beta1", "mig@pve")
-
-
-POINT = {
-    "migration_id": "ab" * 16,
-    "address": "192.0.2.2",
-    "port": 60100,
-    "peer_name": "b1",
-    "own_name": "a1",
-    "planes": ["tls", "tcp"],
-    "domain": "lab",
-}
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_forward_is_asked_of_the_machine_and_only_in_hold(running):
 @pytest.mark.parametrize("holder", ["b" * 32, ID], ids=["of another migration", "of the same migration"])
 def test_worker_that_comes_too_late_leaves_no_secret_behind(started, monkeypatch, holder):
     """But one that is just not the first of its migration leaves everything as it is."""
-    monkeypatch.setattr(worker, "_log_to", lambda _path: None)
+    monkeypatch.setattr(worker, "log_to", lambda _path, _size: None)
     first = places.VmLock(spec_of().vmid)
     assert first.take(holder)
     assert worker.main(["run", ID]) == 0
