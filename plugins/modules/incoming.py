@@ -149,7 +149,7 @@ own_name:
   returned: O(state=listening)
   sample: b1.beta.example.com
 planes:
-  description: What may be between the two workers, of V(tls) and V(tcp). V(qemu-tls) rides in V(tls).
+  description: What may be between the two workers, of V(tls) and V(tcp). V(qemu-tls) needs V(tls).
   type: list
   elements: str
   returned: O(state=listening)

@@ -52,6 +52,7 @@ class Context:
         self.standing: Dict[str, Pump] = {}  # direct streams that stand and are not opened yet
         self.control_pump: Optional[Pump] = None
         self.incoming: Optional[Incoming] = None
+        self.opaque_key = ""  # of the streams that QEMU encrypts itself; in memory and on the way to a pump only
         self.write_blocking = False
         self.bwlimit: Optional[int] = None  # bytes/s, the target's answer for the disks
         self.ram_limit: Optional[int] = None  # bytes/s, the target's answer for RAM
@@ -291,6 +292,7 @@ class Context:
             self.control_pump = None
         for name in list(self.standing):
             self.standing.pop(name).kill()
+        self.opaque_key = ""
 
     def close_tunnel(self) -> None:
         """Close the control channel; what the target keeps then is decided by what was sent before."""

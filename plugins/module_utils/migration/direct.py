@@ -50,18 +50,23 @@ def stand(context: Context, plan: Plan) -> None:
 
 
 def _dial_all(context: Context, plan: Plan) -> None:
-    """``control`` first: it alone tells why the others are refused. Its socket is not the worker's own ``control``."""
-    _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
-    _dial_streams(context, plan)
-    control = context.standing.pop(_CONTROL)
-    context.control_pump = control
-    context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
+    """``control`` first: it alone tells why the others are refused, and has the key of those that QEMU encrypts.
+
+    Its socket is not the worker's own ``control``.
+    """
     qemu_tls.rehearse(context, plan)
+    control = _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
+    control.wait_standing(context.world.clock.monotonic() + _STAND_TIMEOUT)
+    context.control_pump = context.standing.pop(_CONTROL)
+    context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
+    context.opaque_key = qemu_tls.opaque_key(context)
+    _dial_streams(context, plan)
     context.note("standing", peer=dict(control.peer or {}))
 
 
 def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional[Export] = None) -> Pump:
-    context.standing[name] = context.world.dial(context.facts.transport, name, kind, stream, export)
+    transport, key = context.facts.transport, context.opaque_key
+    context.standing[name] = context.world.dial(transport, name, kind, stream, export, key)
     return context.standing[name]
 
 

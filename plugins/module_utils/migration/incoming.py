@@ -147,6 +147,10 @@ class Incoming:
         self.prospect.require()
         self._credentials = tls.Credentials(settings.credentials)
         self._context = tls.server_context(self._credentials) if "tls" in self.prospect.planes else None
+        # For the streams that QEMU encrypts itself; the source gets it over a control stream with TLS, nobody else.
+        is_served = "qemu-tls" in settings.transports and "qemu-tls" not in self.prospect.rejected
+        self._opaque_key = secrets.token_hex(32) if is_served else ""
+        self._takes_tls_only = False  # the target's QEMU, from tls_arm on
         self._door = Door(settings.peer_address, now=clock())
         self._local = _local_listener(incoming_places.socket_path(settings.migration_id))
         self._wakeup, self._waker = socket.socketpair()
@@ -343,17 +347,20 @@ class Incoming:
             context = cast(ssl.SSLContext, self._context)
             return tls.Handshake(Side.TARGET, context, self._credentials, self.settings.peer_name)
 
+        planes = self.prospect.planes
+
         def greeting(plane: str) -> TargetGreeting:
             return TargetGreeting(
                 plane,
                 self.settings.migration_id,
-                self._key if plane == "tcp" else "",
+                self._key if plane == "tcp" and "tcp" in planes else "",
                 addresses_of(sock, Side.TARGET),
                 secrets.token_hex(32),
                 self._may_open,
+                self._opaque_key if plane == "tcp" else "",
             )
 
-        return Newcomer(self.prospect.planes, handshake, greeting)
+        return Newcomer((*planes, "tcp") if self._opaque_key else planes, handshake, greeting)
 
     def _may_open(self, stream: str) -> Optional[str]:
         """Why a stream may not stand, for an authenticated peer; None when it may, and is taken now."""
@@ -417,7 +424,7 @@ class Incoming:
             end = direct_pump.serve(connection, name, _Target(name, parent, local), self._limits, time.monotonic)
             parent.tell_end(end.reason.value, end.clean, end.detail)
 
-        stream = StreamChild(name, plane, self._clock(), descriptors, carry)
+        stream = StreamChild(name, plane, self._clock(), descriptors, carry, guest.newcomer.opaque)
         _LOG.info("stream %s stands, process %d", name, stream.pid)
         self._streams.append(stream)
         guest.socket.close()
@@ -439,13 +446,15 @@ class Incoming:
         if question is None:
             self._end_stream(stream)
         elif question:
-            stream.answer(self._path_for(stream.name))
+            stream.answer(self._path_for(stream))
 
-    def _path_for(self, name: str) -> Dict[str, str]:
+    def _path_for(self, stream: StreamChild) -> Dict[str, str]:
         """Where QEMU waits for a stream, at the moment when it is opened."""
-        path = self._attachment.path(name)
+        path = self._attachment.path(stream.name)
         if path is None:
-            return {"refused": f"no socket was attached for {name}"}
+            return {"refused": f"no socket was attached for {stream.name}"}
+        if stream.opaque and not self._takes_tls_only:
+            return {"refused": f"QEMU was not told to take {stream.name} by TLS only, and nothing else protects it"}
         if not self._world.is_socket(path):
             return {"refused": f"{path} is gone: QEMU has ended"}
         return {"path": path}
@@ -523,6 +532,8 @@ class Incoming:
             self._begin_errand()
         elif request.op == "report":
             talk.say(Conversation.answer(request, self.status()))
+        elif request.op == "opaque_key":
+            talk.say(self._tell_opaque_key(request))
         elif request.op == "seal":
             self._sealed = True
             self._listener.shut()
@@ -534,6 +545,13 @@ class Incoming:
             self.stop("bye", _PARTING)
         else:
             talk.say(Conversation.refuse(request, invalid(f"unknown request {request.op[:40]!r}")))
+
+    def _tell_opaque_key(self, request: Request) -> bytes:
+        """Only where nobody on the way can read it, and to whom the certificate names."""
+        is_secured = any(s.name == self._control_name and s.plane == "tls" for s in self._streams)
+        if not is_secured or not self._opaque_key:
+            return Conversation.refuse(request, invalid("qemu-tls is not served here, or not to who asks in the clear"))
+        return Conversation.answer(request, {"key": self._opaque_key})
 
     def _try_to_say(self, talk: _Talk, line: bytes) -> None:
         try:
@@ -549,6 +567,8 @@ class Incoming:
             return
         talk, request = self._errands.pop(0)
         attachment, world = self._attachment, self._world
+        if request.op in ("tls_arm", "tls_disarm"):
+            self._takes_tls_only = False  # until the answer says so
         errand = Errand(lambda: _run_errand(attachment, request, world), self._clock() + _ERRAND_TIMEOUT)
         _LOG.info("%s", request.op)
         self._errand = (errand, talk, request)
@@ -567,6 +587,7 @@ class Incoming:
             attachment = result["attachment"]
             self._attachment = Attachment(**attachment)
             self._removed = self._removed or request.op == "remove"
+            self._takes_tls_only = self._takes_tls_only or request.op == "tls_arm"
             line = Conversation.answer(request, result["data"])
         else:
             _LOG.warning("%s failed: %s", request.op, result["error"])

@@ -65,13 +65,21 @@ class StreamChild:
         now: Clock value, seconds.
         keep: Descriptors of the child.
         run: What it does with its end of the channel.
+        opaque: Nothing but QEMU's own TLS may flow in it.
     """
 
     def __init__(
-        self, name: str, plane: str, now: float, keep: Sequence[int], run: "Callable[[ParentChannel], None]"
+        self,
+        name: str,
+        plane: str,
+        now: float,
+        keep: Sequence[int],
+        run: "Callable[[ParentChannel], None]",
+        opaque: bool = False,
     ) -> None:
         self.name = name
         self.plane = plane
+        self.opaque = opaque
         self.since = now
         self.end: Mapping[str, Any] = {"reason": "died", "clean": False, "detail": ""}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

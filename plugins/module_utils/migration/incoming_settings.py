@@ -14,14 +14,26 @@ from typing import Any, Dict, Mapping, Tuple
 
 from ..transport import handshake
 from ..transport.incoming_errors import IncomingInvalid
+from ..transport.interface import OPAQUE_KINDS, Kind
 from ..transport.tls import is_node_name
 
-__all__ = ["DEFAULT_PORTS", "LIFETIME", "PKI", "PLANE_OF", "IncomingSettings", "is_domain", "is_key", "parse_ports"]
+__all__ = [
+    "DEFAULT_PORTS",
+    "LIFETIME",
+    "PKI",
+    "PLANE_OF",
+    "IncomingSettings",
+    "is_domain",
+    "is_key",
+    "is_opaque",
+    "parse_ports",
+    "plane_of",
+]
 
 DEFAULT_PORTS = "60100-60149"  # 60000-60050 is Proxmox's own range (direct-transports 7)
 LIFETIME = 600.0  # seconds without an authenticated stream
 PKI = "/etc/crosscluster/pki"
-# What is between the two workers: QEMU's own TLS rides in the authenticated channel of "tls".
+# What is between the two workers. With "qemu-tls" that holds for what QEMU does not encrypt itself: see plane_of.
 PLANE_OF = {"tls": "tls", "tcp": "tcp", "qemu-tls": "tls"}
 
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
@@ -31,8 +43,18 @@ _MOST_PORTS = 1000  # tried one after the other
 _LONGEST = 24 * 3600.0  # seconds
 
 
+def is_opaque(transport: str, kind: Kind) -> bool:
+    """Whether QEMU encrypts a stream itself, so that the workers carry it as it comes (direct-transports 1)."""
+    return transport == "qemu-tls" and kind in OPAQUE_KINDS
+
+
+def plane_of(transport: str, kind: Kind) -> str:
+    """What is between the two workers for a stream: nothing is encrypted twice, and nothing not at all by ``tls``."""
+    return "tcp" if is_opaque(transport, kind) else PLANE_OF[transport]
+
+
 def is_key(text: Any) -> bool:
-    """Whether it has the form of the key of ``tcp``: 256 bits."""
+    """Whether it has the form of a key for ``tcp``: 256 bits."""
     return isinstance(text, str) and handshake.is_key(text)
 
 

@@ -3,6 +3,8 @@
 # Private to the collection: may change at any time.
 """The transport ``qemu-tls`` in the order of a migration: QEMU's own TLS inside the streams of the two workers.
 
+RAM and disks are encrypted by QEMU alone. Their streams are in the clear between the workers, authenticated with a key
+that the target makes and tells over ``control``, which has TLS; there nothing is opened before QEMU takes TLS only.
 The target is armed and read back first, over ``control``: a TLS source would end a target that is not (qemu-facts 4).
 That the source's QEMU holds something of ours is in the journal before it does. Every function does nothing for
 another transport.
@@ -18,10 +20,11 @@ from ..qemu import tls, tls_words
 from ..qemu.errors import CapabilityMissing, QemuTlsFailed, QmpRefused
 from ..transport.interface import EndReason
 from .context import Context
-from .errors import MigrationError
+from .errors import MigrationError, TargetUnexpected
+from .incoming_settings import is_key
 from .plan import Plan
 
-__all__ = ["arm", "arm_ram", "block_options", "disarm", "disarm_target", "explain", "rehearse"]
+__all__ = ["arm", "arm_ram", "block_options", "disarm", "disarm_target", "explain", "opaque_key", "rehearse"]
 
 _NAME = "qemu-tls"
 _QMP_TIMEOUT = 5.0  # seconds for the few commands of one session
@@ -48,6 +51,22 @@ def rehearse(context: Context, plan: Plan) -> None:
         )
     _give_credentials(context)
     disarm(context)
+
+
+def opaque_key(context: Context) -> str:
+    """The key of the streams that QEMU encrypts itself, from the target over ``control``; empty for another transport.
+
+    Raises:
+        TargetUnexpected: the answer holds none.
+    """
+    if not _is_used(context):
+        return ""
+    key = context.require_incoming().call("opaque_key").get("key")
+    if not is_key(key):
+        raise TargetUnexpected(
+            "the incoming worker told no key for the streams that QEMU encrypts", side=Side.TARGET, object="control"
+        )
+    return str(key)
 
 
 def arm(context: Context) -> None:

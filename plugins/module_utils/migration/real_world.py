@@ -27,7 +27,7 @@ from ..transport.pump_handle import PumpHandle
 from . import places
 from .client import Client
 from .errors import Refused
-from .incoming_settings import PLANE_OF
+from .incoming_settings import is_opaque, plane_of
 from .spec import Spec
 from .world import Export, World
 
@@ -240,8 +240,10 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
     def socket_path(name: str) -> str:
         return os.path.join(places.run_directory(migration_id), f"{name}.sock")
 
-    def dial(transport: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> PumpHandle:
-        point, plane = spec.incoming, PLANE_OF[transport]
+    def dial(
+        transport: str, name: str, kind: Kind, stream: str, export: Optional[Export], opaque_key: str
+    ) -> PumpHandle:
+        point, plane, opaque = spec.incoming, plane_of(transport, kind), is_opaque(transport, kind)
         input_fd = export.fileno() if export is not None else None
         settings = DirectSettings(
             name=name,
@@ -257,12 +259,13 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
             credentials=point.credentials if plane == "tls" else None,
             input_fd=input_fd,
             limits=point.limits,
-            opaque=transport == "qemu-tls" and kind in (Kind.RAM, Kind.NBD),
+            opaque=opaque,
             sized=export is None or export.announces_length,
             drain_timeout=websocket.DRAIN_SECONDS.get(kind, 10.0),
             peer_pid=os.getpid() if kind is Kind.CONTROL else None if export else NodeFiles().qemu_pid(spec.vmid),
         )
-        return PumpHandle.launch(argv, settings, key if plane == "tcp" else "", input_fd, clock.monotonic)
+        stream_key = opaque_key if opaque else key if plane == "tcp" else ""
+        return PumpHandle.launch(argv, settings, stream_key, input_fd, clock.monotonic)
 
     def open_tunnel(vmid: int, grant: TunnelGrant) -> Tunnel:
         path = target.tunnel_path(vmid, grant.ticket, grant.socket)

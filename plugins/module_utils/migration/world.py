@@ -307,8 +307,10 @@ class OpenStream(Protocol):
 class Dial(Protocol):
     """Starts a pump that connects to the incoming worker of the target."""
 
-    def __call__(self, transport: str, name: str, kind: Kind, stream: str, export: Optional[Export]) -> Pump:
-        """Returns at once; ``wait_standing`` tells how it went."""
+    def __call__(
+        self, transport: str, name: str, kind: Kind, stream: str, export: Optional[Export], opaque_key: str
+    ) -> Pump:
+        """Returns at once; ``wait_standing`` tells how it went. ``opaque_key`` is for what QEMU encrypts itself."""
 
 
 class Incoming(Protocol):

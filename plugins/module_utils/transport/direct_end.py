@@ -349,7 +349,9 @@ def _send_all(waiter: _Waiter, data: bytes) -> None:
 
 def _greet(end: DirectEnd, settings: DirectSettings, key: str, addresses: Addresses, waiter: _Waiter) -> None:
     nonce = os.urandom(32).hex()
-    greeting = SourceGreeting(settings.plane, settings.migration_id, settings.stream, key, addresses, nonce)
+    greeting = SourceGreeting(
+        settings.plane, settings.migration_id, settings.stream, key, addresses, nonce, settings.opaque
+    )
     end.send(greeting.hello())
     while not greeting.done:
         while end.pending and not end.flush():

@@ -4,9 +4,10 @@
 """HELLO to WELCOME, both roles: who is there, and for which stream (direct-transports 5). Sans-I/O.
 
 ``tls``: the certificates have proven who is there before the first frame; HELLO, WELCOME.
-``tcp``: HELLO, CHALLENGE, PROOF, WELCOME. Both prove that they know the migration's key, the target first. What is
-proven is bound to both nonces, the migration, the stream and both addresses, so it can be neither replayed nor
-relayed from elsewhere; it proves the connection's start only, hence ``tcp`` only on a network proven trusted.
+``tcp``: HELLO, CHALLENGE, PROOF, WELCOME. Both prove that they know a key, the target first. What is proven is bound to
+both nonces, the migration, the stream and both addresses, so it can be neither replayed nor relayed from elsewhere; it
+proves the connection's start only. So there are two keys: one for the transport ``tcp``, only on a network proven
+trusted, and one for opaque streams, which QEMU encrypts itself (``qemu-tls``). Neither opens what the other does.
 
 Until WELCOME each side speaks in turn: anything out of turn ends the greeting. An unauthenticated peer learns no
 more than that it was refused.
@@ -17,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional
+from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Tuple
 
 from ..errors import Side
 from . import wire
 from .errors import GreetingRefused, WireError
+from .interface import OPAQUE_KINDS, kind_of
 from .wire import Frame, FrameKind
 
 __all__ = [
@@ -75,25 +77,27 @@ def is_key(text: str) -> bool:
 class _Greeting:
     """What both roles share."""
 
-    def __init__(self, plane: str, migration_id: str, key: str, addresses: Addresses, nonce: str) -> None:
+    def __init__(self, plane: str, migration_id: str, keys: Tuple[str, ...], addresses: Addresses, nonce: str) -> None:
         if plane not in PLANES or not is_migration_id(migration_id) or not is_key(nonce):
             raise ValueError("plane, migration id or nonce")  # before any byte: our bug
-        if (plane == "tcp") != bool(key) or (key and not is_key(key)):
+        if (plane == "tcp") != any(keys) or not all(is_key(key) for key in keys if key):
             raise ValueError("a key is for tcp, and tcp needs one")
         self._authenticates = plane == "tcp"
         self._migration_id = migration_id
-        self._key = bytes.fromhex(key)
+        self._key = b""
         self._addresses = addresses
         self._nonce = nonce
         self._peer_nonce = ""
         self._expected: Optional[FrameKind] = None
         self.stream = ""
+        self.opaque = False
         self.done = False
 
     def _mac(self, role: str, source_nonce: str, target_nonce: str) -> str:
         # No field can hold a newline: hex, a checked name, numbers, addresses.
         fields = (
-            _LABEL, str(VERSION), role, source_nonce, target_nonce, self._migration_id, self.stream, *self._addresses
+            _LABEL, str(VERSION), role, source_nonce, target_nonce, self._migration_id, self.stream,
+            "opaque" if self.opaque else "clear", *self._addresses,
         )  # fmt: skip
         return hmac.new(self._key, "\n".join(fields).encode(), hashlib.sha256).hexdigest()
 
@@ -108,18 +112,32 @@ class SourceGreeting(_Greeting):
         key: 64 hex digits for ``tcp``, empty for ``tls``.
         addresses: Both ends as this side sees them.
         nonce: 64 random hex digits, never used before.
+        opaque: QEMU encrypts what is carried, and ``key`` is the one for that.
     """
 
-    def __init__(self, plane: str, migration_id: str, stream: str, key: str, addresses: Addresses, nonce: str) -> None:
-        super().__init__(plane, migration_id, key, addresses, nonce)
-        if not is_stream(stream):
+    def __init__(
+        self,
+        plane: str,
+        migration_id: str,
+        stream: str,
+        key: str,
+        addresses: Addresses,
+        nonce: str,
+        opaque: bool = False,
+    ) -> None:
+        super().__init__(plane, migration_id, (key,), addresses, nonce)
+        if not is_stream(stream) or (opaque and not (key and _may_be_opaque(stream))):
             raise ValueError("name of the stream")
+        self._key = bytes.fromhex(key)
         self.stream = stream
+        self.opaque = opaque
         self._expected = FrameKind.CHALLENGE if self._authenticates else FrameKind.WELCOME
 
     def hello(self) -> bytes:
         """The first bytes of the connection."""
-        fields = {"v": VERSION, "mid": self._migration_id, "stream": self.stream, "nonce": self._nonce}
+        fields: Dict[str, Any] = {
+            "v": VERSION, "mid": self._migration_id, "stream": self.stream, "nonce": self._nonce, "opaque": self.opaque
+        }  # fmt: skip
         return wire.message(FrameKind.HELLO, fields)
 
     def receive(self, frame: Frame) -> bytes:
@@ -170,11 +188,15 @@ class TargetGreeting(_Greeting):
     Args:
         plane: ``tls`` or ``tcp``.
         migration_id: The one migration that is expected, 32 hex digits.
-        key: 64 hex digits for ``tcp``, empty for ``tls``.
+        key: 64 hex digits for ``tcp``; empty for ``tls``, and where only opaque streams may come in the clear.
         addresses: Both ends as this side sees them.
         nonce: 64 random hex digits, never used before.
         may_open: Asked once, of an authenticated peer only: None when the stream may stand now (each stream once,
             the answer counts as taken), else why not, for the user on the other side.
+        opaque_key: The same as ``key`` for streams that QEMU encrypts, RAM and disks; empty when there are none.
+
+    Attributes:
+        opaque: Authenticated with ``opaque_key``: nothing but QEMU's own TLS may flow.
     """
 
     def __init__(
@@ -185,8 +207,10 @@ class TargetGreeting(_Greeting):
         addresses: Addresses,
         nonce: str,
         may_open: Callable[[str], Optional[str]],
+        opaque_key: str = "",
     ) -> None:
-        super().__init__(plane, migration_id, key, addresses, nonce)
+        super().__init__(plane, migration_id, (key, opaque_key), addresses, nonce)
+        self._keys = {False: key, True: opaque_key}
         self._may_open = may_open
         self._expected = FrameKind.HELLO
 
@@ -211,13 +235,19 @@ class TargetGreeting(_Greeting):
 
     def _read_hello(self, fields: Dict[str, Any]) -> str:
         mid, stream, nonce = fields.get("mid"), fields.get("stream"), fields.get("nonce")
+        opaque = fields.get("opaque", False)
         if not isinstance(nonce, str) or not is_key(nonce) or not isinstance(stream, str) or not is_stream(stream):
+            _refuse("a damaged HELLO")
+        if not isinstance(opaque, bool) or (opaque and not _may_be_opaque(stream)):
             _refuse("a damaged HELLO")
         if not isinstance(mid, str) or not is_migration_id(mid) or not hmac.compare_digest(mid, self._migration_id):
             _refuse("a HELLO for another migration")
         if fields.get("v") != VERSION:
             _refuse("a HELLO in another version of the protocol", "VERSION" if not self._authenticates else REFUSED)
-        self.stream = stream
+        if (self._authenticates or opaque) and not self._keys[opaque]:
+            _refuse(f"the stream {stream} in the clear")
+        self.stream, self.opaque = stream, opaque
+        self._key = bytes.fromhex(self._keys[opaque])
         return nonce
 
     def _check(self, fields: Dict[str, Any]) -> bytes:
@@ -233,6 +263,10 @@ class TargetGreeting(_Greeting):
             _refuse(f"the stream {self.stream}: {reason}", "STREAM_REFUSED", reason)
         self.done = True
         return wire.message(FrameKind.WELCOME, {"v": VERSION})
+
+
+def _may_be_opaque(stream: str) -> bool:
+    return kind_of(stream) in OPAQUE_KINDS
 
 
 def farewell(error: Exception) -> bytes:

@@ -18,6 +18,7 @@ from ..errors import Side
 from .errors import SettingsInvalid
 
 __all__ = [
+    "OPAQUE_KINDS",
     "DirectSettings",
     "EndReason",
     "EventName",
@@ -45,6 +46,9 @@ def kind_of(stream: str) -> Optional[Kind]:
     if slash:
         return {"disk": Kind.NBD, "import": Kind.IMPORT}.get(word)
     return {"ram": Kind.RAM, "control": Kind.CONTROL}.get(word.partition(".")[0])
+
+
+OPAQUE_KINDS = (Kind.RAM, Kind.NBD)  # what QEMU can encrypt itself; an import comes from an exporter
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ class PumpSettings:
 class DirectSettings:
     """Everything the source's pump of a direct transport must know, except the secret.
 
-    The secret is the migration's key for plane ``tcp`` (64 hex digits) and empty for ``tls``.
+    The secret is a key for plane ``tcp`` (64 hex digits) and empty for ``tls``: of an opaque stream the one that the
+    target has made for such, else the migration's.
 
     Attributes:
         plane: ``tls`` or ``tcp``: what is between the two workers.
@@ -203,7 +208,8 @@ class DirectSettings:
         limits: Values of :class:`~.direct_guard.DirectLimits` that are not the default.
         peer_pid: Who alone may connect to ``listen``; None does not ask.
         local_address: The address to connect from; None leaves it to the kernel.
-        opaque: QEMU encrypts what it sends (``qemu-tls``): nothing can be read in it.
+        opaque: QEMU encrypts what it sends (``qemu-tls``): nothing can be read in it. Over ``tcp``, for nothing is
+            encrypted twice.
         sized: An import begins with its length in 8 bytes.
         open_timeout: Seconds for TCP, TLS and authentication together.
         drain_timeout: Seconds from our end of the stream to the other side's.
@@ -265,4 +271,6 @@ class DirectSettings:
             return "tls needs certificates, tcp has none"
         if (self.plane == "tcp") != bool(secret):
             return "tcp needs a key, tls has none"
+        if self.opaque and (self.plane != "tcp" or self.kind not in OPAQUE_KINDS):
+            return "QEMU encrypts RAM and disks, which then go over tcp"
         return ""

@@ -57,6 +57,11 @@ class Newcomer:
         """What it carries once it is known; empty before."""
         return self._greeting.stream if self._greeting is not None and self._greeting.done else ""
 
+    @property
+    def opaque(self) -> bool:
+        """Whether nothing but QEMU's own TLS may flow in it."""
+        return self._greeting is not None and self._greeting.opaque
+
     def to_send(self) -> bytes:
         """Bytes for the peer."""
         data = b"".join(self._out)

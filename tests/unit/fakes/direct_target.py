@@ -106,7 +106,7 @@ def greet(sock: socket.socket, settings: Dict[str, Any]) -> "tuple[DirectEnd, st
     end = DirectEnd(sock, settings["plane"], handshake)
     greeting = TargetGreeting(
         settings["plane"], settings["mid"], settings.get("key", ""), addresses_of(sock, Side.TARGET),
-        secrets.token_hex(32), lambda stream: settings.get("refuses", {}).get(stream),
+        secrets.token_hex(32), lambda stream: settings.get("refuses", {}).get(stream), settings.get("key", ""),
     )  # fmt: skip
     try:
         while not greeting.done:

@@ -641,6 +641,7 @@ class FakeIncoming:
         self.target = target
         self.calls: List[Tuple[str, Dict[str, Any]]] = []
         self.refuses = ""
+        self.opaque_key = "0c" * 32
         self.closed = False
 
     def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Dict[str, Any]:
@@ -654,6 +655,8 @@ class FakeIncoming:
             if op == self.refuses:
                 raise IncomingFailed("refused", object="QEMU")
             self.target.armed = op == "tls_arm"
+        if op == "opaque_key":
+            return {"key": self.opaque_key}
         if op == "state":
             return {"run_state": self.target.qemu or None, "migrate": {"status": "none"}}
         if op == "resume":
@@ -676,6 +679,7 @@ class Cluster:
         self.qemu.target = self.target
         self.pumps: List[FakePump] = []
         self.dialled: List[str] = []
+        self.opaque_keys: List[str] = []  # that went along with each
         self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
         self.incoming = FakeIncoming(self.target)
         self.lives = 0
@@ -695,9 +699,10 @@ class Cluster:
             self.pumps.append(FakePump())
             return self.pumps[-1], f"/run/crosscluster/x/{name}.sock"
 
-        def dial(_plane: str, name: str, *_rest: Any) -> Any:
+        def dial(_transport: str, name: str, *rest: Any) -> Any:
             self.pumps.append(FakePump())
             self.dialled.append(name)
+            self.opaque_keys.append(rest[-1])
             if name in self.unreachable:
                 self.pumps[-1].ended = PumpEnd(EndReason.REFUSED, False, "no answer")
             return self.pumps[-1]

@@ -91,7 +91,7 @@ def starting(directory, domains):
         detached.append(process)
         return lambda: process.poll() is None
 
-    def begin(**changes):
+    def begin(key=KEY, **changes):
         options = {
             "transports": ("tls", "tcp"),
             "peer_address": PEER,
@@ -102,7 +102,7 @@ def starting(directory, domains):
         settings = IncomingSettings(
             ID, ports=(60100, 60149), peer_name="a1.example", credentials=domains["target"], **{**options, **changes}
         )
-        return dict(incoming_start.start(settings, KEY), process=detached)
+        return dict(incoming_start.start(settings, key), process=detached)
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RUN", "LIBRARY"):
@@ -418,6 +418,81 @@ def test_plane_that_was_not_wanted_gets_no_byte(start):
     with socket.create_connection((OWN, status["port"]), 2, (PEER, 0)) as plain:
         plain.sendall(wire.message(FrameKind.HELLO, {"v": 1, "mid": ID, "stream": "ram", "nonce": "cd" * 32}))
         assert plain.recv(100) == b""
+
+
+QEMU_TLS = {"transports": ("qemu-tls",), "key": ""}
+OPAQUE = {"plane": "tcp", "opaque": True}
+
+
+@pytest.mark.parametrize("options", [QEMU_TLS, {"transports": ("tcp", "qemu-tls")}], ids=["alone", "beside tcp"])
+def test_what_qemu_encrypts_reaches_it_only_while_it_takes_nothing_else(start, dial, vm, tmp_path, options):
+    """In the clear between the workers, with a key that the target made: no clear byte can come to QEMU, or from it."""
+    status = start(**options)
+    control = control_of(dial, status)
+    key = control.ask("opaque_key")["key"]
+    assert control.ask("opaque_key") == {"key": key}
+    assert key != KEY
+    attach(control, tmp_path)
+
+    def is_let_through(stream):
+        made = dial(status, stream, key=key, **OPAQUE)
+        made.send(FrameKind.OPEN)
+        made.until(lambda: {FrameKind.OPENED, FrameKind.ABORT} & {s for s in made.seen if not isinstance(s, dict)})
+        assert FrameKind.OPENED in made.seen or "by TLS only" in made.seen[-1]["text"]
+        return FrameKind.OPENED in made.seen
+
+    assert not is_let_through("ram")
+    assert not is_let_through("disk/scsi0")
+    assert vm.came == 0
+    control.ask("tls_arm", exports=["drive-scsi0"])
+    assert is_let_through("ram.2")
+    assert is_let_through("disk/scsi0.2")
+    control.ask("tls_disarm")
+    assert not is_let_through("ram.3")
+    control.ask("tls_arm", exports=["drive-scsi0"])
+    with pytest.raises(Recorded):
+        control.ask("tls_arm", exports=["drive-virtio9"])
+    assert not is_let_through("ram.4")  # what became of the one that failed is not known
+    assert vm.came == 1
+    assert key not in json.dumps(incoming_start.running(ID))
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
+
+
+def test_without_a_key_for_tcp_nothing_else_is_heard_in_the_clear(start, dial):
+    status = start(**QEMU_TLS)
+    assert (status["planes"], status["rejected"]) == (["tls"], {})
+    key = control_of(dial, status).ask("opaque_key")["key"]
+    for stream, options in (
+        ("ram", {"plane": "tcp"}),
+        ("control.2", {"plane": "tcp"}),
+        ("import/tpmstate0", {"plane": "tcp"}),
+        ("ram", {**OPAQUE, "key": KEY}),
+    ):
+        with pytest.raises(GreetingRefused):
+            dial(status, stream, **{"key": key, **options})
+    assert incoming_start.running(ID)["turned"]["failed"] == 4
+    dial(status, "import/tpmstate0")
+    dial(status, "ram", key=key, **OPAQUE)
+
+
+def test_the_two_keys_are_no_substitute_for_each_other(start, dial, vm, tmp_path):
+    status = start(transports=("tcp", "qemu-tls"))
+    assert status["planes"] == ["tcp", "tls"]
+    control = control_of(dial, status)
+    key = control.ask("opaque_key")["key"]
+    attach(control, tmp_path)
+    for options in ({**OPAQUE, "key": KEY}, {"plane": "tcp", "key": key}):
+        with pytest.raises(GreetingRefused, match="does not know the key"):
+            dial(status, "ram", **options)
+    dial(status, "ram", plane="tcp").open()  # clear text, as asked for
+    assert vm.came == 1
+
+
+@pytest.mark.parametrize(("options", "plane"), [({"transports": ("tcp", "qemu-tls")}, "tcp"), ({}, "tls")])
+def test_key_is_told_over_tls_only_and_only_where_qemu_tls_is_served(start, dial, options, plane):
+    with pytest.raises(Recorded) as refusal:
+        control_of(dial, start(**options), plane=plane).ask("opaque_key")
+    assert refusal.value.code == "REQUEST_INVALID"
 
 
 def test_strangers_change_nothing_for_the_source(start, dial, vm, tmp_path, monkeypatch):

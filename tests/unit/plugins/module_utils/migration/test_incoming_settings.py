@@ -10,8 +10,10 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.migration.i
     IncomingSettings,
     is_key,
     parse_ports,
+    plane_of,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.incoming_errors import IncomingInvalid
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import Kind
 
 GOOD = {
     "migration_id": "5d" * 16,
@@ -91,3 +93,9 @@ def test_single_port_is_a_range():
 @pytest.mark.parametrize(("text", "held"), [("ab" * 32, True), ("AB" * 32, False), ("ab" * 31, False), (None, False)])
 def test_key_has_256_bits_in_hex(text, held):
     assert is_key(text) is held
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_only_what_was_accepted_or_qemu_encrypts_is_in_the_clear_between_the_workers(kind):
+    assert (plane_of("tls", kind), plane_of("tcp", kind)) == ("tls", "tcp")
+    assert plane_of("qemu-tls", kind) == ("tcp" if kind in (Kind.RAM, Kind.NBD) else "tls")

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from unit.fakes.migration_run import POINT, context_of, run, run_with_crash
 from unit.fakes.migration_world import Cluster
@@ -35,7 +37,8 @@ def test_vm_arrives_and_every_byte_was_encrypted_by_qemu(cluster, tmp_path):
     context = run(cluster, tmp_path, **QEMU_TLS)
     assert (context.facts.phase, context.facts.transport) == (Phase.COMPLETED, "qemu-tls")
     calls = [op for op, _values in cluster.incoming.calls]
-    assert calls == ["attach", "tls_arm", "seal", "tls_disarm", "bye"]
+    assert calls == ["opaque_key", "attach", "tls_arm", "seal", "tls_disarm", "bye"]
+    assert (cluster.dialled, cluster.opaque_keys) == (["control", "scsi0", "ram"], ["", "0c" * 32, "0c" * 32])
     assert dict(cluster.incoming.calls)["tls_arm"] == {"exports": ["drive-scsi0"]}
     assert cluster.qemu.encrypted == ["b1", "b1"]
     assert cluster.qemu.objects["crosscluster-tls"]["dir"] == "/etc/crosscluster/pki/lab"
@@ -63,6 +66,7 @@ def test_next_listed_transport_is_taken_when_qemu_cannot(cluster, tmp_path):
     told = {entry["transport"]: entry["reason"] for entry in context.facts.transports_rejected}
     assert "somebody else" in told["qemu-tls"]
     assert context.facts.transport == "tls"
+    assert cluster.opaque_keys == ["", "", ""]
     assert cluster.qemu.parameters["tls-creds"] == "somebody"
 
 
@@ -104,8 +108,26 @@ def test_new_attempt_is_armed_anew(cluster, tmp_path):
     )
     context = run(cluster, tmp_path, **QEMU_TLS)
     assert (context.facts.phase, context.facts.attempts) == (Phase.COMPLETED, 1)
-    assert [op for op, _values in cluster.incoming.calls].count("tls_arm") == 2
+    calls = [op for op, _values in cluster.incoming.calls]
+    assert (calls.count("opaque_key"), calls.count("tls_arm")) == (1, 2)
+    assert cluster.opaque_keys == ["", *["0c" * 32] * 4]
     assert cluster.qemu.encrypted == ["b1"] * 4
+
+
+def test_key_of_the_opaque_streams_is_written_nowhere(cluster, tmp_path):
+    context = run(cluster, tmp_path, **QEMU_TLS)
+    assert "0c" * 32 in cluster.opaque_keys
+    assert all("0c" * 32 not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "0c" * 32 not in json.dumps(context.journal.records)
+
+
+@pytest.mark.parametrize("key", [None, "", "0c" * 31, 7])
+def test_target_that_tells_no_key_is_not_used(cluster, tmp_path, key):
+    cluster.incoming.opaque_key = key
+    context = run(cluster, tmp_path, **{**QEMU_TLS, "transports": ["qemu-tls", "websocket"]})
+    assert (context.facts.phase, context.facts.transport) == (Phase.COMPLETED, "websocket")
+    assert [entry["code"] for entry in context.facts.transports_rejected] == ["TARGET_UNEXPECTED"]
+    assert cluster.dialled == ["control"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -133,7 +155,7 @@ def test_refusal_of_the_source_names_the_certificate_of_the_target(cluster, tmp_
 def explained(cluster, tmp_path, end, words="ram_save_setup failed: Input/output error", **options):
     context = context_of(cluster, tmp_path, **{**QEMU_TLS, **options})
     context.incoming = cluster.incoming
-    context.pumps["ram"] = context.world.dial("qemu-tls", "ram")
+    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", "")
     context.pumps["ram"].ended = PumpEnd(end, False) if end else None
     cluster.target.qemu = cluster.target.qemu or "inmigrate"
     error = qemu_tls.explain(context, "ram", words)
@@ -161,7 +183,7 @@ def test_target_that_has_let_somebody_in_did_not_refuse(cluster, tmp_path):
 
 def test_lost_control_explains_nothing(cluster, tmp_path):
     context = context_of(cluster, tmp_path, **QEMU_TLS)
-    context.pumps["ram"] = context.world.dial("qemu-tls", "ram")
+    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", "")
     context.pumps["ram"].ended = PumpEnd(EndReason.SERVER_CLOSED, False)
     assert qemu_tls.explain(context, "ram", "Input/output error") is None
 

@@ -12,7 +12,7 @@ from unit.fakes.migration_run import OPTIONS, POINT, spec_of
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Refused
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import Kind
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import DirectSettings, Kind
 
 
 @pytest.fixture
@@ -56,17 +56,39 @@ def test_endpoint_is_that_of_the_spec():
     assert (endpoint.host, endpoint.port, endpoint.node, endpoint.user) == ("b1", 9999, "beta1", "mig@pve")
 
 
-@pytest.mark.parametrize(
-    ("transport", "plane", "opaque"), [("tls", "tls", False), ("tcp", "tcp", False), ("qemu-tls", "tls", True)]
-)
-def test_transport_says_what_is_between_the_workers_and_who_encrypts(monkeypatch, transport, plane, opaque):
-    launched = []
-    monkeypatch.setattr(
-        real_world.PumpHandle, "launch", lambda _argv, settings, secret, *_rest: launched.append(settings)
-    )
+class NoExport:
+    """An exporter of which only the descriptor is asked."""
+
+    announces_length = True
+
+    def fileno(self):
+        return 7
+
+
+def dialled(monkeypatch, transport):
+    """What the pumps of a migration are told: plane, secret and whether QEMU encrypts, by stream."""
+    launched = {}
+
+    def launch(_argv, settings, secret, *_rest):
+        launched[settings.stream] = (settings.plane, secret, settings.opaque)
+        assert DirectSettings.parse(settings.to_line(secret)) == (settings, secret)
+
+    monkeypatch.setattr(real_world.PumpHandle, "launch", launch)
     spec = spec_of(transports=[transport], incoming=POINT)
     world = real_world.real_world(spec, "ab" * 16, {"target_api_token_secret": "s", "incoming_key": "0a" * 32}, "pyz")
-    for kind, stream in ((Kind.RAM, "ram"), (Kind.NBD, "disk/scsi0"), (Kind.CONTROL, "control")):
-        world.dial(transport, stream.rpartition("/")[2], kind, stream, None)
-    assert {settings.plane for settings in launched} == {plane}
-    assert [settings.opaque for settings in launched] == [opaque, opaque, False]
+    streams = {"ram": Kind.RAM, "disk/scsi0.2": Kind.NBD, "control": Kind.CONTROL, "import/tpmstate0": Kind.IMPORT}
+    for stream, kind in streams.items():
+        world.dial(transport, "x", kind, stream, NoExport() if kind is Kind.IMPORT else None, "0b" * 32)
+    return launched
+
+
+@pytest.mark.parametrize(("transport", "expected"), [("tls", ("tls", "", False)), ("tcp", ("tcp", "0a" * 32, False))])
+def test_streams_of_a_transport_are_all_alike(monkeypatch, transport, expected):
+    """Nothing of ``tls`` is ever in the clear, and nobody's key goes along."""
+    assert set(dialled(monkeypatch, transport).values()) == {expected}
+
+
+def test_what_qemu_encrypts_is_not_encrypted_twice_and_everything_else_once(monkeypatch):
+    qemus, workers = ("tcp", "0b" * 32, True), ("tls", "", False)
+    expected = {"ram": qemus, "disk/scsi0.2": qemus, "control": workers, "import/tpmstate0": workers}
+    assert dialled(monkeypatch, "qemu-tls") == expected

@@ -593,7 +593,7 @@ def test_nbd_server_that_does_not_answer_frees_the_guest(make: Make, phase: str)
 
 def test_encrypted_nbd_is_carried_unread(make: Make) -> None:
     """qemu-tls: after STARTTLS nothing of it is NBD."""
-    stream = make("tls", "disk/scsi0", opaque=True).start()
+    stream = make("tcp", "disk/scsi0", opaque=True).start()
     qemu, far = stream.open(GREETING)
     assert read(qemu, 18) == GREETING
     noise = os.urandom(300_000)

@@ -27,7 +27,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.h
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.wire import Frame, FrameKind
 
 MID, OTHER_MID = "0123456789abcdef" * 2, "f" * 32
-KEY, OTHER_KEY = "aa" * 32, "bb" * 32
+KEY, OTHER_KEY, OPAQUE_KEY = "aa" * 32, "bb" * 32, "cc" * 32
 ADDRESSES = Addresses("[192.0.2.1]:40000", "[192.0.2.2]:60100")
 NONCE_S, NONCE_T = "11" * 32, "22" * 32
 
@@ -57,6 +57,9 @@ def target(plane: str = "tcp", **changes: Any) -> TargetGreeting:
         "nonce": NONCE_T, "may_open": Doorkeeper(),
     }  # fmt: skip
     return TargetGreeting(**{**values, **changes})
+
+
+OPAQUE: Dict[str, Any] = {"key": OPAQUE_KEY, "opaque": True}  # of a source
 
 
 def frames(data: bytes) -> List[Frame]:
@@ -120,7 +123,7 @@ def test_proof_without_the_key_is_refused_without_a_reason():
 @pytest.mark.parametrize(
     "fields",
     [{"mid": OTHER_MID}, {"mid": 7}, {"mid": "\ud800" * 32}, {"stream": "../x"}, {"stream": "ram\n"}, {"stream": None},
-     {"nonce": ""}, {"nonce": "1" * 63}, {"v": 2}, {"v": None}],
+     {"nonce": ""}, {"nonce": "1" * 63}, {"v": 2}, {"v": None}, {"opaque": 1}, {"opaque": None}, {"opaque": True}],
 )  # fmt: skip
 def test_stranger_learns_only_that_he_is_refused(fields):
     hello = {"v": 1, "mid": MID, "stream": "ram", "nonce": NONCE_S, **fields}
@@ -135,6 +138,62 @@ def test_authenticated_peer_learns_why_a_stream_is_refused():
     with pytest.raises(GreetingRefused, match="it stands already") as caught:
         shake(source(), target(may_open=doorkeeper))
     assert caught.value.facts["refusal"] == "STREAM_REFUSED"
+
+
+@pytest.mark.parametrize("stream", ["ram", "disk/scsi0", "disk/virtio3.2"])
+@pytest.mark.parametrize("key", ["", KEY])
+def test_stream_that_qemu_encrypts_has_a_key_of_its_own(stream, key):
+    one, other = source(stream=stream, **OPAQUE), target(key=key, opaque_key=OPAQUE_KEY)
+    shake(one, other)
+    assert one.done
+    assert (other.done, other.stream, other.opaque) == (True, stream, True)
+
+
+@pytest.mark.parametrize("stream", ["control", "control.2", "import/tpmstate0", "rehearsal"])
+def test_nothing_else_is_opaque(stream):
+    with pytest.raises(ValueError):  # noqa: PT011  the type is the contract
+        source(stream=stream, **OPAQUE)
+    hello = {"v": 1, "mid": MID, "stream": stream, "nonce": NONCE_S, "opaque": True}
+    with pytest.raises(GreetingRefused, match="damaged"):
+        target(opaque_key=OPAQUE_KEY).receive(Frame(FrameKind.HELLO, json.dumps(hello).encode()))
+
+
+@given(st.sampled_from([KEY, OPAQUE_KEY]), st.booleans(), st.sampled_from(["", KEY]), st.sampled_from(["", OPAQUE_KEY]))
+def test_neither_key_opens_what_the_other_does(held, opaque, key, opaque_key):
+    """Who has a key gets in by it alone, and only where the target has it for just this."""
+    if not (key or opaque_key):
+        return
+    doorkeeper = Doorkeeper()
+    one = source(key=held, opaque=opaque)
+    other = target(key=key, opaque_key=opaque_key, may_open=doorkeeper)
+    fits = held == (opaque_key if opaque else key)
+    with contextlib.nullcontext() if fits else pytest.raises(GreetingRefused):
+        shake(one, other)
+    assert (one.done, other.done, doorkeeper.asked) == (fits, fits, ["disk/scsi0"] if fits else [])
+
+
+def test_what_is_opaque_is_part_of_the_proof():
+    """Were both keys the same, who is on the way could still not make the one out of the other."""
+    one = source(key=KEY)
+    forged = frames(one.hello().replace(b"false", b"true "))[0]
+    (challenge,) = frames(target(key=KEY, opaque_key=KEY).receive(forged))
+    with pytest.raises(GreetingRefused, match="does not know the key"):
+        one.receive(challenge)
+
+
+def test_target_without_a_key_for_clear_text_never_challenges_such_a_stream():
+    other = target(key="", opaque_key=OPAQUE_KEY)
+    with pytest.raises(GreetingRefused, match="in the clear") as caught:
+        other.receive(frames(source().hello())[0])
+    assert frames(farewell(caught.value))[0].fields == {"code": "REFUSED", "text": ""}
+
+
+def test_nothing_is_opaque_within_tls():
+    hello = {"v": 1, "mid": MID, "stream": "ram", "nonce": NONCE_S, "opaque": True}
+    with pytest.raises(GreetingRefused):
+        target("tls").receive(Frame(FrameKind.HELLO, json.dumps(hello).encode()))
+    with pytest.raises(ValueError):  # noqa: PT011  the type is the contract
+        source("tls", opaque=True)
 
 
 def test_replayed_greeting_meets_another_nonce():

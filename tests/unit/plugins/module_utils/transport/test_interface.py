@@ -93,7 +93,9 @@ def test_first_line_says_which_pump_is_meant():
     ("changes", "key"),
     [({}, ""), ({"plane": "tls"}, ""), ({"plane": "tls", "credentials": "/pki"}, KEY), ({"plane": "udp"}, KEY),
      ({"stream": "ram"}, KEY), ({"stream": "tape/0"}, KEY), ({"input_fd": 3}, KEY),
-     ({"kind": Kind.IMPORT, "stream": "import/tpm"}, KEY), ({"credentials": "/pki"}, KEY)],
+     ({"kind": Kind.IMPORT, "stream": "import/tpm"}, KEY), ({"credentials": "/pki"}, KEY),
+     ({"kind": Kind.CONTROL, "stream": "control", "opaque": True}, KEY),
+     ({"plane": "tls", "credentials": "/pki", "opaque": True}, "")],
 )  # fmt: skip
 def test_direct_settings_that_contradict_each_other_are_refused(changes, key):
     with pytest.raises(SettingsInvalid) as caught:

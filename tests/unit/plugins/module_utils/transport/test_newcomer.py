@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -27,7 +28,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.h
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.newcomer import Newcomer
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.wire import FrameKind
 
-ID, KEY, NONCE = "5d" * 16, "ab" * 32, "cd" * 32
+ID, KEY, OPAQUE_KEY, NONCE = "5d" * 16, "ab" * 32, "ba" * 32, "cd" * 32
 WHERE = Addresses("[10.77.0.11]:40000", "[10.77.0.21]:60100")
 
 
@@ -51,11 +52,11 @@ def domains(tmp_path_factory):
 class Source:
     """The other side of a newcomer, over TLS or not."""
 
-    def __init__(self, plane, credentials=None, key=KEY, mid=ID, stream="ram"):
+    def __init__(self, plane, credentials=None, key=KEY, mid=ID, stream="ram", opaque=False):
         self.tls = None
         if plane == "tls":
             self.tls = tls.Handshake(Side.SOURCE, tls.client_context(credentials), credentials, "b1.example")
-        self.greeting = SourceGreeting(plane, mid, stream, key if plane == "tcp" else "", WHERE, "ef" * 32)
+        self.greeting = SourceGreeting(plane, mid, stream, key if plane == "tcp" else "", WHERE, "ef" * 32, opaque)
         self.decoder = wire.Decoder(wire.MAX_DATA[plane])
         self.clear = b"" if self.tls else self.greeting.hello()
         self.ready = False
@@ -190,6 +191,17 @@ def test_recorded_greeting_is_worth_nothing(domains):
     with pytest.raises(GreetingRefused):
         again.receive(said[1])
     assert again.stream == ""
+
+
+@pytest.mark.parametrize(("key", "opaque", "gets_in"), [(OPAQUE_KEY, True, True), (OPAQUE_KEY, False, False)])
+def test_only_what_qemu_encrypts_gets_in_with_the_key_for_that(key, opaque, gets_in):
+    source = Source("tcp", key=key, opaque=opaque)
+    guest = Newcomer(
+        ("tls", "tcp"), lambda: None, lambda plane: TargetGreeting(plane, ID, "", WHERE, NONCE, lambda _s: None, key)
+    )
+    with contextlib.nullcontext() if gets_in else pytest.raises(GreetingRefused):
+        converse(source, guest)
+    assert (guest.stream, guest.opaque) == (("ram", True) if gets_in else ("", False))
 
 
 @given(st.binary(min_size=1, max_size=200))
