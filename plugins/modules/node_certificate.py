@@ -19,6 +19,7 @@ description:
     With O(state=present) the signed certificate is installed with the CA and its revocation list.
   - The role P(crosscluster.migration.certificates#role) does both, and signs on the controller.
   - Key, certificate, CA and revocation list change all at once. What was there works until then.
+  - With the certificate comes C(dh-params.pem), a group of RFC 7919, so that QEMU need not make one at each migration.
   - A certificate is installed only if the node itself, in the role of a client and in that of a server, would be
     accepted with it.
 requirements:

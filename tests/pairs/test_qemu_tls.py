@@ -225,6 +225,26 @@ def _of_tree() -> list[str]:
     return [*program_of_tree(tree, HERE[0]), *data]
 
 
+def takes_its_group(directory: Path, program: list[str] | tuple[str, ...], certificates: Path) -> None:
+    """QEMU reads the group beside the certificate, so it need not make one: it says so when it cannot read it."""
+    spoilt = directory / "spoilt"
+    shutil.copytree(certificates, spoilt)
+    (spoilt / "dh-params.pem").write_text("-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n")
+    with Qemu(directory / "target", f"unix:{directory / 'ram'}", program) as target:
+        with pytest.raises(QemuTlsFailed):
+            arm_target(target, spoilt)
+        arm_target(target, certificates)
+
+
+def test_group_beside_the_certificate_is_taken(domain, tmp_path):
+    takes_its_group(tmp_path, HERE, domain["b"])
+
+
+@pytest.mark.mixed
+def test_group_beside_the_certificate_is_taken_by_qemu_10(domain, tmp_path):
+    takes_its_group(tmp_path, _of_tree(), domain["b"])
+
+
 @pytest.mark.mixed
 @pytest.mark.parametrize("newer", ["source", "target", "both"])
 def test_qemu_10_on_either_side(domain, tmp_path, newer):

@@ -21,9 +21,7 @@ from ..transport.incoming_errors import AttachRefused, IncomingFailed
 
 __all__ = ["Monitor", "arm", "disarm"]
 
-# Seconds for one session. Without a dh-params.pem QEMU makes parameters of its own in object-add, which was seen to
-# take more than 10 s of a busy machine; no guest runs in it yet.
-_TIMEOUT = 40.0
+_TIMEOUT = 10.0  # seconds for one session, whose commands take milliseconds each; no guest runs in that QEMU yet
 _LOG = logging.getLogger(__name__)
 
 

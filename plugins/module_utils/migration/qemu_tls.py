@@ -28,7 +28,7 @@ __all__ = ["arm", "arm_ram", "block_options", "disarm", "disarm_target", "explai
 
 _NAME = "qemu-tls"
 _QMP_TIMEOUT = 5.0  # seconds for the few commands of one session
-_ARM_TIMEOUT = 40.0  # seconds for the same on the target, whose QEMU makes parameters and opens its NBD server anew
+_ARM_TIMEOUT = 10.0  # seconds for the same on the target, which gives its own session as many
 _LAST_WORD = 1.0  # seconds for a stream that QEMU has seen end to say why
 _WAITING = ("none", "setup")  # of a target that nobody was let in to; QEMU 10 says `setup` after a refusal
 _LOG = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ OPENSSL = "openssl"
 SIDE = Side.SOURCE  # a node is either in turn; the error must name one
 NAMES = (
     "ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem", "client-cert.pem", "client-key.pem",
+    "dh-params.pem",
 )  # fmt: skip
 _CURRENT, _REQUEST = "current", "request"
 _SET = re.compile(r"set-[0-9]+", re.ASCII)
@@ -151,7 +152,7 @@ class CredentialStore:
         """A complete set beside the one in use, for checking; nobody sees it yet.
 
         Args:
-            texts: ``ca-cert.pem``, and where there are such ``ca-crl.pem`` and ``server-cert.pem``.
+            texts: ``ca-cert.pem``, and where there are such ``ca-crl.pem``, ``server-cert.pem``, ``dh-params.pem``.
             key_from: ``requested``, ``current``, or empty for a set without a certificate.
         """
         place = self.directory / f"set-{1 + max([0, *(int(path.name[4:]) for path in self._sets())])}"

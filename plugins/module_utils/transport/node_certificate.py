@@ -15,6 +15,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from .certificate import Certificate, RevocationList, certificates_of, leaf_problems, lists_of, to_pem
 from .credential_store import SIDE, CredentialStore
+from .dh_parameters import DH_PARAMETERS
 from .errors import CertificateRefused, CredentialsUnusable, TlsFailed
 from .tls import Cause, Credentials, check_credentials, is_node_name
 
@@ -91,6 +92,8 @@ class NodeCertificate:
         """
         before = self._texts()
         texts = {**before, **self._given(certificate, ca, crl)}
+        if "server-cert.pem" in texts:
+            texts["dh-params.pem"] = DH_PARAMETERS
         if texts == before and not self._store.faults() and self._complete(texts):
             return {"changed": False, **self.facts()}
         if not check_mode:
@@ -145,7 +148,8 @@ class NodeCertificate:
     # What is there.
 
     def _texts(self) -> Dict[str, str]:
-        found = {name: self._store.text(name) for name in ("ca-cert.pem", "ca-crl.pem", "server-cert.pem")}
+        names = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "dh-params.pem")
+        found = {name: self._store.text(name) for name in names}
         return {name: text for name, text in found.items() if text}
 
     def _leaf(self) -> Optional[Certificate]:
@@ -273,6 +277,7 @@ def _leaf_facts(leaf: Certificate) -> Dict[str, Any]:
 def _shown(texts: Dict[str, str]) -> Dict[str, Any]:
     """A set for people, in a difference: nothing of a key."""
     shown: Dict[str, Any] = {"authorities": [], "certificate": None, "revoked": None}
+    shown["dh_parameters"] = "dh-params.pem" in texts
     if "ca-cert.pem" in texts:
         shown["authorities"] = [each.fingerprint for each in certificates_of(texts["ca-cert.pem"], SIDE)]
     if "server-cert.pem" in texts:

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.dh_parameters import DH_PARAMETERS
+
 __all__ = ["NOW", "Authority", "Issued", "lay", "new_key"]
 
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
@@ -142,4 +144,6 @@ def lay(directory: Path, ca: str, issued: Issued | None, crl: str = "") -> Path:
     for role in ("server", "client") if issued else ():
         (directory / f"{role}-cert.pem").write_text(issued.pem)
         (directory / f"{role}-key.pem").write_text(issued.key_pem)
+    if issued:
+        (directory / "dh-params.pem").write_text(DH_PARAMETERS)
     return directory

@@ -12,6 +12,7 @@ from unit.fakes.certificates import CLIENT, DAY, NOW, Authority, new_key
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import errors
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.credential_store import CredentialStore
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.dh_parameters import DH_PARAMETERS
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.node_certificate import (
     NodeCertificate,
     Wanted,
@@ -91,6 +92,27 @@ def test_first_certificate_and_a_second_run_that_changes_nothing(node):
     assert node.install(issued.pem, CA.pem, "")["changed"] is False
     assert node.certificate.check(4 * HOURS)["changed"] is False
     assert snapshot(node.store.directory) == before
+
+
+@pytest.mark.parametrize("found", [None, "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"])
+def test_group_for_qemu_comes_with_the_certificate_and_goes_with_it(node, found):
+    """One of before the collection brought it, or somebody else's: a change, and no other certificate."""
+    node.install("", CA.pem, CA.crl())
+    path = node.store.directory / "dh-params.pem"
+    assert not path.exists()
+    first = node.issue()
+    assert (path.read_text(), path.stat().st_mode & 0o777) == (DH_PARAMETERS, 0o600)
+    (node.store.directory / "current" / "dh-params.pem").unlink()
+    if found is not None:
+        (node.store.directory / "current" / "dh-params.pem").write_text(found)
+    for check_mode in (True, False):
+        again = node.install("", CA.pem, "", check_mode=check_mode)
+        assert (again["changed"], again["fingerprint"]) == (True, first["fingerprint"])
+        assert again["diff"]["after"]["dh_parameters"]
+    assert path.read_text() == DH_PARAMETERS
+    assert node.install("", CA.pem, "")["changed"] is False
+    node.certificate.remove(check_mode=False)
+    assert not node.store.directory.exists()
 
 
 def test_difference_shows_both_certificates_and_no_key(node):
