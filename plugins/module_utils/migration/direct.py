@@ -75,7 +75,7 @@ def _take_next(context: Context, error: CrossclusterError) -> None:
     known = available(
         context.spec.incoming,
         context.world.has_incoming_key,
-        lambda _domain, _transport: None,
+        context.world.bad_credentials,
         context.world.clock.wall(),
     )
     for entry in facts.transports_rejected:

@@ -22,14 +22,13 @@ from ..proxmox.errors import VmAbsent
 from ..proxmox.session import Session
 from ..proxmox.target_api import TargetApi
 from ..proxmox.vm_config import VmConfig
-from ..transport import policy, tls
-from ..transport.errors import TlsFailed
+from ..transport import policy
 from . import arrival, package, places, preflight
 from .client import Client
 from .errors import Held, NotFound, SpecDiffers, TooLate, WorkerUnreachable
 from .history import Facts
 from .meeting_point import available
-from .real_world import SourceNode, endpoint_of, qemu_of
+from .real_world import SourceNode, bad_credentials, endpoint_of, qemu_of
 from .report import report
 from .spec import Spec, difference
 from .states import Phase
@@ -418,22 +417,7 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
 
 def _choice(spec: Spec, key: str) -> policy.Choice:
     """The transport to begin with; what only shows when it is dialled, the worker finds out before any write."""
-    return policy.choose(spec.transports, available(spec.incoming, bool(key), _bad_credentials, time.time()))
-
-
-def _bad_credentials(directory: str, transport: str) -> Optional[policy.Rejection]:
-    """What is wrong with this node's certificate for a transport, if anything."""
-    credentials = tls.Credentials(directory)
-    try:
-        own = tls.own_certificate(credentials, Side.SOURCE)
-        tls.check_credentials(credentials, own.dns_names[0] if own.dns_names else "", Side.SOURCE)
-    except TlsFailed as error:
-        return policy.Rejection(error.code, error.message)
-    # The target's QEMU compares the whole subject with the name (direct-transports 3.2).
-    if transport == "qemu-tls" and own.subject != (("CN", own.dns_names[0]),):
-        path = credentials.certificate(Side.SOURCE)
-        return policy.Rejection("CREDENTIALS_UNUSABLE", f"{path}: its subject is not CN={own.dns_names[0]} alone")
-    return None
+    return policy.choose(spec.transports, available(spec.incoming, bool(key), bad_credentials, time.time()))
 
 
 def _target(spec: Spec, secret: str) -> TargetApi:

@@ -21,8 +21,10 @@ from ..proxmox.session import Session
 from ..proxmox.target_api import TargetApi, TunnelGrant
 from ..proxmox.tunnel import Tunnel
 from ..qemu.monitor import Monitor
-from ..transport import websocket
+from ..transport import tls, websocket
+from ..transport.errors import TlsFailed
 from ..transport.interface import DirectSettings, Kind, StreamPlan
+from ..transport.policy import Rejection
 from ..transport.pump_handle import PumpHandle
 from . import places
 from .client import Client
@@ -31,7 +33,7 @@ from .incoming_settings import is_opaque, plane_of
 from .spec import Spec
 from .world import Export, World
 
-__all__ = ["RealClock", "SourceNode", "endpoint_of", "real_world"]
+__all__ = ["RealClock", "SourceNode", "bad_credentials", "endpoint_of", "real_world"]
 
 _MIGRATION_LOCK = "/var/lock/pve-manager/pve-migrate-{vmid}"  # pve-cli 4.1
 _QMP = "/run/qemu-server/{vmid}.qmp"
@@ -305,8 +307,24 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
         Client,
         socket_path,
         bool(key),
+        bad_credentials,
         renew_secret,
     )
+
+
+def bad_credentials(directory: str, transport: str) -> Optional[Rejection]:
+    """What is wrong with this node's certificate for a transport, if anything."""
+    credentials = tls.Credentials(directory)
+    try:
+        own = tls.own_certificate(credentials, Side.SOURCE)
+        tls.check_credentials(credentials, own.dns_names[0] if own.dns_names else "", Side.SOURCE)
+    except TlsFailed as error:
+        return Rejection(error.code, error.message)
+    # The target's QEMU compares the whole subject with the name (direct-transports 3.2).
+    if transport == "qemu-tls" and own.subject != (("CN", own.dns_names[0]),):
+        path = credentials.certificate(Side.SOURCE)
+        return Rejection("CREDENTIALS_UNUSABLE", f"{path}: its subject is not CN={own.dns_names[0]} alone")
+    return None
 
 
 def qemu_of(vmid: int) -> Monitor:

@@ -22,6 +22,7 @@ from ..proxmox.replies import (
 )
 from ..proxmox.target_api import StorageInfo, TaskStatus, TunnelGrant, VmResource, VmStatus
 from ..transport.interface import Kind, PumpEnd
+from ..transport.policy import Rejection
 
 __all__ = [
     "Clock",
@@ -337,4 +338,5 @@ class World:
     open_incoming: Callable[[str], Incoming]  # the path of the control pump's socket
     socket_path: Callable[[str], str]  # of a stream, for QEMU
     has_incoming_key: bool
+    bad_credentials: Callable[[str, str], Optional[Rejection]]  # this node's of a trust domain, for a transport
     renew_secret: Callable[[str], None]  # another secret of the same token from now on

@@ -35,6 +35,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import PumpFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.incoming_errors import IncomingFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, Kind, PumpEnd
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.policy import Rejection
 
 UUID = "7ad2f857-bc18-4222-b836-574a1a2b4014"
 CONFIG = f"""boot: order=scsi0
@@ -681,6 +682,7 @@ class Cluster:
         self.dialled: List[str] = []
         self.opaque_keys: List[str] = []  # that went along with each
         self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
+        self.bad_credentials: Dict[str, Rejection] = {}  # why the source's certificate will not do for a transport
         self.incoming = FakeIncoming(self.target)
         self.lives = 0
 
@@ -718,6 +720,7 @@ class Cluster:
             lambda _path: self.incoming,
             lambda name: f"/run/crosscluster/x/{name}.sock",
             True,
+            lambda _domain, transport: self.bad_credentials.get(transport),
             lambda _secret: None,
         )
 

@@ -10,6 +10,7 @@ from unit.fakes.migration_world import Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.policy import Rejection
 
 TLS = {"transports": ["tls"], "incoming": POINT}
 
@@ -80,3 +81,14 @@ def test_no_rate_is_guessed_where_the_peer_tells_what_it_took(cluster, tmp_path)
     assert context.stream_rate() is None
     context.ram_limit = 5000
     assert context.stream_rate() == 5000
+
+
+def test_certificate_that_will_not_do_for_the_next_listed_transport_is_found_again(cluster, tmp_path):
+    """``tls`` fails only when it is dialled: what was found before the worker began holds for the one after it."""
+    cluster.unreachable.add("control")
+    cluster.bad_credentials["qemu-tls"] = Rejection("CREDENTIALS_UNUSABLE", "its subject is not CN=a1 alone")
+    context = run(cluster, tmp_path, transports=["tls", "qemu-tls", "websocket"], incoming={**POINT, "planes": ["tls"]})
+    assert (context.facts.phase, context.facts.transport) == (Phase.COMPLETED, "websocket")
+    told = {entry["transport"]: entry["code"] for entry in context.facts.transports_rejected}
+    assert told == {"tls": "PUMP_FAILED", "qemu-tls": "CREDENTIALS_UNUSABLE"}
+    assert cluster.dialled == ["control"]

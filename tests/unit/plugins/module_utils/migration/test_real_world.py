@@ -8,6 +8,9 @@ import fcntl
 import os
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from unit.fakes.certificates import Authority, lay
 from unit.fakes.migration_run import OPTIONS, POINT, spec_of
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import real_world
@@ -92,3 +95,23 @@ def test_what_qemu_encrypts_is_not_encrypted_twice_and_everything_else_once(monk
     qemus, workers = ("tcp", "0b" * 32, True), ("tls", "", False)
     expected = {"ram": qemus, "disk/scsi0.2": qemus, "control": workers, "import/tpmstate0": workers}
     assert dialled(monkeypatch, "qemu-tls") == expected
+
+
+def test_certificate_of_this_node_must_do_for_the_transport(tmp_path):
+    """The target's QEMU compares the whole subject, the workers a name in it."""
+    authority = Authority()
+    both = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "us"), x509.NameAttribute(NameOID.COMMON_NAME, "a1.example")]
+    for directory, issued in (
+        ("alone", authority.issue("a1.example")),
+        ("more", authority.issue("a1.example", subject=x509.Name(both))),
+        ("none", None),
+    ):
+        lay(tmp_path / directory, authority.pem, issued)
+
+    def bad(directory, transport):
+        return real_world.bad_credentials(str(tmp_path / directory), transport)
+
+    assert [bad("alone", transport) for transport in ("tls", "qemu-tls")] == [None, None]
+    assert bad("more", "tls") is None
+    assert "subject is not CN=a1.example alone" in bad("more", "qemu-tls").reason
+    assert {bad("none", transport).code for transport in ("tls", "qemu-tls")} == {"CREDENTIALS_UNUSABLE"}
