@@ -16,7 +16,7 @@ options:
       - The one used, and why earlier ones were not, is in the result.
       - V(websocket) needs nothing but the API of the target node. V(tls), V(tcp) and V(qemu-tls) go straight to a
         worker there, see M(crosscluster.migration.incoming). V(tcp) is clear text. With V(qemu-tls) the two QEMUs
-        encrypt themselves, inside the channel of V(tls).
+        encrypt memory and disks themselves, and the workers everything else as with V(tls).
       - V(qemu-tcp) is answered as not available by this version.
     type: list
     elements: str
