@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("target", TARGETS)
-def test_target_passes(mover, target):
+def test_target_passes(mover, certificates, target):
     vm = mover().create(watch=False)
     extra = {"target": target, "integration_vmid": vm.vmid}
     vm.controller.run(str(INTEGRATION / "targets.yml"), extra=extra).expect(0)
