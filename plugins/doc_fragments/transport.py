@@ -59,7 +59,7 @@ options:
       rejected:
         description:
           - Why transports cannot be used, by their names, as far as the controller knows it already.
-          - Each value is a dictionary with C(code) and C(reason).
+          - Each value is a dictionary with C(code), C(reason) and, where something can be done, C(remedy).
         type: dict
         default: {}
       limits:

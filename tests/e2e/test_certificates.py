@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.direct import rooted
+from e2e.direct import assert_nobody_listens, over, rooted
 from e2e.moves import assert_changes_nothing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -124,3 +124,14 @@ def test_brought_ca_gives_way_to_another_and_a_revoked_node_stays_out(domain):
         refused = domain.rehearse(connects, listens)
         assert refused.status != 0
         assert "revoked" in refused.output
+
+
+def test_move_that_the_certificates_do_not_outlast_is_refused_before_the_first_write(mover, certificates):
+    vm = mover().create(watch=False)
+    run = vm.controller.run("migrate", extra=over(vm, "tls", move_limits={"deadline": "30 h"}))
+    assert run.status != 0
+    assert {"NO_TRANSPORT_USABLE", "CREDENTIALS_UNUSABLE"} <= run.codes
+    assert "108000 s are needed. Run the role certificates before the move" in run.output
+    assert vm.records() == []
+    vm.assert_nothing_on_target()
+    assert_nobody_listens(vm)

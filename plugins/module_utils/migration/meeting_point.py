@@ -128,9 +128,15 @@ def _statement(raw: Any) -> Dict[str, str]:
 
 def _rejections(raw: Any) -> Dict[str, Rejection]:
     try:
-        return {str(name): Rejection(str(why["code"]), str(why["reason"])[:500]) for name, why in raw.items()}
+        return {str(name): Rejection(str(why["code"]), _why(why)) for name, why in raw.items()}
     except (AttributeError, KeyError, TypeError):
         raise SpecInvalid("incoming.rejected", raw, "code and reason by transport") from None
+
+
+def _why(rejection: Mapping[str, Any]) -> str:
+    """The reason, and behind it what can be done about it where that is known."""
+    reason, remedy = str(rejection["reason"])[:300], str(rejection.get("remedy") or "")[:200]
+    return f"{reason}. {remedy}".rstrip(".") if remedy else reason
 
 
 def available(

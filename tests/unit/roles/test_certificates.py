@@ -8,6 +8,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
@@ -76,6 +77,43 @@ def test_default_of_the_directory_is_that_of_the_modules():
 def test_domain_is_the_one_that_moves_look_for():
     private = load(ROOT / "roles/migrate_vm/vars/main.yml")
     assert private["_migrate_vm_domain"] == DEFAULTS["certificates_domain"]
+
+
+def rendered(name, **given):
+    """A private variable of the role, with the others that stand in it."""
+    private = load(ROLE / "vars/main.yml")
+    known = {**DEFAULTS, "_certificates_units": private["_certificates_units"], **given}
+    for each in ("_certificates_expected_s", "_certificates_life_s", "_certificates_window_s"):
+        known[each] = jinja2.Environment().from_string(private[each]).render(known)
+    return int(known[name])
+
+
+@pytest.mark.parametrize(
+    ("longest_move", "life", "window"),
+    [
+        ("30 s", 86400, 28800),
+        ("4 h", 86400, 28800),
+        ("7.5 h", 86400, 28800),
+        ("8 h", 86400, 28800),
+        ("600 min", 108000, 36000),
+        ("24 h", 259200, 86400),
+    ],
+)
+def test_life_is_a_day_or_three_times_the_longest_move_and_its_last_third_outlasts_one(longest_move, life, window):
+    """What the gate let through when a move began lasts until it has ended."""
+    given = {"certificates_expected_duration": longest_move}
+    assert rendered("_certificates_life_s", **given) == life
+    assert rendered("_certificates_window_s", **given) == window >= rendered("_certificates_expected_s", **given)
+
+
+def test_life_and_window_are_those_of_certificates_and_lists():
+    issue, sign, lists = (
+        (ROLE / f"tasks/{name}.yml").read_text(encoding="utf-8") for name in ("issue", "sign", "revocation_list")
+    )
+    assert 'renew_before: "{{ _certificates_window_s }} s"' in issue
+    assert 'ownca_not_after: "+{{ _certificates_life_s }}s"' in sign
+    assert 'next_update: "+{{ _certificates_life_s }}s"' in lists
+    assert "_certificates_window_s" in lists
 
 
 def test_everything_of_the_ca_happens_on_the_controller():

@@ -99,6 +99,13 @@ def test_the_controller_may_know_of_any_transport():
     assert codes({**POINT, "rejected": rejected})["qemu-tls"] == "X"
 
 
+def test_what_can_be_done_stands_behind_the_reason():
+    rejected = {"tls": {"code": "X", "reason": "it has expired", "remedy": "Run the role certificates."}}
+    point = MeetingPoint.parse({**POINT, "rejected": rejected})
+    assert point.rejected["tls"].reason == "it has expired. Run the role certificates"
+    assert MeetingPoint.parse(point.to_dict()).rejected == point.rejected
+
+
 def test_json_form_says_the_same():
     more = {"limits": {"deadman": 3}, "rejected": {"tcp": {"code": "A", "reason": "b"}}, "network": verdict()}
     point = MeetingPoint.parse({**POINT, **more}, ACCEPTED)
