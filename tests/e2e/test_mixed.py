@@ -13,6 +13,7 @@ import time
 import pytest
 
 from e2e.controller import Controller
+from e2e.direct import assert_nobody_listens, certify, over
 from e2e.moves import Mover
 from e2e.sides import difference, everything, journal_paths
 from lab import faults
@@ -118,10 +119,10 @@ def test_machine_that_the_target_lacks_is_refused_before_the_first_write(mover):
 
 
 class Unit:
-    """The worker's transient unit on a host with systemd."""
+    """A transient unit on a host with systemd."""
 
-    def __init__(self, host, migration_id: str) -> None:
-        self.host, self.name = host, f"crosscluster-{migration_id}.service"
+    def __init__(self, host, name: str) -> None:
+        self.host, self.name = host, name
 
     def show(self, name: str) -> str:
         """A property as systemd tells it."""
@@ -129,8 +130,18 @@ class Unit:
 
     @property
     def pid(self) -> int:
-        """Of the worker, as the host counts; 0 while there is none."""
+        """Of its process, as the host counts; 0 while there is none."""
         return int(self.show("MainPID"))
+
+    def assert_runs(self) -> None:
+        """It is active, hardened, and its process is in its own cgroup."""
+        assert self.show("ActiveState") == "active"
+        assert self.show("NoNewPrivileges") == "yes"
+        cgroup = self.host.run(["cat", f"/proc/{self.pid}/cgroup"]).stdout.rstrip()
+        assert cgroup.endswith(f"system.slice/{self.name}")
+
+    def wait_gone(self) -> None:
+        wait_for("the end of the unit", lambda: self.show("LoadState") == "not-found")
 
 
 def test_worker_is_a_unit_that_outlives_the_ssh_session_and_is_restarted(mover):
@@ -140,12 +151,10 @@ def test_worker_is_a_unit_that_outlives_the_ssh_session_and_is_restarted(mover):
     play = vm.controller.start("migrate", extra=vm.extra(move_to="alpha", move_limits=SLOW))
     wait_for("mirroring", lambda: in_phase(vm, "mirroring") or play.process.poll() is not None)
     (journal,) = set(journal_paths(host)) - known
-    unit = Unit(host, journal.parent.name)
-    assert unit.show("ActiveState") == "active"
-    assert unit.show("NoNewPrivileges") == "yes"
+    unit = Unit(host, f"crosscluster-{journal.parent.name}.service")
+    unit.assert_runs()
     assert unit.show("Restart") == "on-failure"
     first = unit.pid
-    assert host.run(["cat", f"/proc/{first}/cgroup"]).stdout.rstrip().endswith(f"system.slice/{unit.name}")
 
     assert "root" in host.run(["loginctl", "list-sessions", "--no-legend"]).stdout
     host.run(["loginctl", "terminate-user", "root"])
@@ -158,9 +167,30 @@ def test_worker_is_a_unit_that_outlives_the_ssh_session_and_is_restarted(mover):
     assert second != first
     assert vm.wait_final(PATIENCE) == "rolled_back"
     vm.assert_stayed()
-    wait_for("the end of the unit", lambda: unit.show("LoadState") == "not-found")
+    unit.wait_gone()
 
     # What the lost channel left on the target is removed as root there, and the move begins anew.
     vm.migrate(move_to="alpha").expect(0)
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+
+
+def test_listening_end_is_a_unit_that_is_gone_with_the_move(mover):
+    vm = mover(source="alpha1", target="beta2").create([Disk("scsi0", "fast", 64, fill_mib=24)])
+    certify(vm.controller)
+    play = vm.controller.start("migrate", extra=over(vm, "tls", move_node="beta2", move_limits=SLOW))
+    try:
+        wait_for("mirroring", lambda: in_phase(vm, "mirroring") or play.process.poll() is not None)
+        listed = ["systemctl", "list-units", "--plain", "--no-legend", "crosscluster-*"]
+        (line,) = vm.target_host.run(listed).stdout.splitlines()
+        unit = Unit(vm.target_host, line.split()[0])
+        assert unit.name.startswith("crosscluster-incoming-")
+        unit.assert_runs()
+        assert unit.show("Restart") == "no"  # nothing of a stream survives it
+    finally:
+        run = play.wait()
+    assert run.expect(0).result()["transport"] == "tls"
+    unit.wait_gone()
+    assert_nobody_listens(vm)
     vm.assert_moved()
     vm.assert_guest_went_on()
