@@ -16,12 +16,11 @@ An edge file, and the hot path of the product: no blocking call, few objects per
 from __future__ import annotations
 
 import select
-import time
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from ..errors import Side
 from . import wire
-from .direct_end import DirectEnd
+from .direct_end import BATCH, DirectEnd
 from .direct_guard import DirectGuard
 from .errors import LinkLost, TlsFailed, WireError
 from .interface import EndReason, Kind, PumpEnd
@@ -33,13 +32,11 @@ __all__ = ["Carrier"]
 
 TICK = 0.1  # seconds between looks at the guard
 BURST_FRAMES = 8  # full frames before the other direction is looked at
-# A short read of a slow bulk stream: let more come together, for every wake-up has its price (direct-transports 2.1).
-SHORT_FROM = 4096  # bytes; less is the end of something, or a word that somebody waits for
-SHORT_TO = 128 * 1024 - 4096
-SHORT_PAUSE = 0.0005  # seconds
-# If a full frame waits after a pause, the pause was the limit, not the link: so many reads go without, then twice as
-# many, and so on. A pause may last far longer than it should on a busy node.
-HASTY_READS, MOST_HASTY_READS = 64, 4096
+# Of a bulk stream that flows, most of a batch comes together before it is read, or what has come after a pause: every
+# wake-up has its price (direct-transports 2.1): on a link of 2 Gbit/s the target worker needs half the CPU so.
+GATHER = BATCH - 64 * 1024
+GATHER_PAUSE = 0.001  # seconds; the least that poll() can wait
+FLOWING = 4096  # bytes; less is the end of something, or a word that somebody waits for
 FAREWELL = 2.0  # seconds to hear the peer's end after ours (direct-transports 4.5)
 
 _WORDS = {
@@ -52,6 +49,7 @@ _WORDS = {
     EndReason.PEER_STALLED: "the target QEMU did not read any more",
     EndReason.DRAIN_TIMEOUT: "the end of the stream was not answered",
 }
+_NEVER = float("inf")
 _ORDINARY = (EndReason.LOCAL_EOF, EndReason.SERVER_CLOSED)
 
 Local = Union[UnixEnd, InputEnd]
@@ -94,9 +92,9 @@ class Carrier:
         self._first_end: Optional[EndReason] = None
         self._sent = self._received = 0
         self._due = clock()
-        self._paused = False
-        self._hasty = HASTY_READS
-        self._unpaused = 0  # so many reads to come without a pause
+        self._gather_due = _NEVER  # when to read what has come, although poll() shows nothing
+        if self._is_bulk:
+            peer.expect_bulk()
 
     def carry(self) -> PumpEnd:
         """Run to the end, which it returns."""
@@ -108,7 +106,7 @@ class Carrier:
                 try:
                     for descriptor, _events in ready:
                         self._handlers[descriptor](now)
-                    if self._more and not self._stalled:
+                    if (self._more or now >= self._gather_due) and not self._stalled:
                         self._pull(now)
                     self._speak(now)
                     if now >= self._due:
@@ -167,7 +165,8 @@ class Carrier:
         """Milliseconds for poll()."""
         if self._more and not self._stalled:
             return 0
-        return max(0.0, (self._due - self._clock()) * 1000)  # poll() rounds up to whole milliseconds
+        due = self._due if self._stalled else min(self._due, self._gather_due)
+        return max(0.0, (due - self._clock()) * 1000)  # poll() rounds up to whole milliseconds
 
     def _register(self) -> None:
         """Poll for what can be worked on now; the kernel is only told of changes.
@@ -242,9 +241,7 @@ class Carrier:
             self._took(length, now)
             if not taken or self._throttled:
                 return
-            if self._is_bulk:
-                self._pause(length)  # QEMU has written on meanwhile: another read is cheaper than a poll
-            elif length < full:
+            if length < full and not self._is_bulk:  # bulk has been written on meanwhile: a read is cheaper than a poll
                 return
 
     def _speak(self, now: float) -> None:
@@ -276,6 +273,7 @@ class Carrier:
             self._lost("the other worker closed the connection without saying why")
             return
         if not peer.heard:
+            self._gather(0, now)
             return
         self._guard.heard(now)
         self._more = peer.hidden
@@ -291,11 +289,10 @@ class Carrier:
                 self._hear(frame, now)
         if self._end is not None:
             return
+        self._gather(size, now)
         if data:
             self._received += size
             self._deliver(data, now)
-            if self._is_bulk:
-                self._pause(size)
         self._settle()
 
     def _deliver(self, slices: List[memoryview], now: float) -> None:
@@ -333,18 +330,11 @@ class Carrier:
         else:
             raise _unexpected(f"a {kind.name} out of turn")
 
-    def _pause(self, length: int) -> None:
-        """After a read of a bulk stream: maybe let more come together before the next."""
-        if self._paused:
-            self._paused = False
-            hasty = length >= SHORT_TO
-            self._hasty = min(2 * self._hasty, MOST_HASTY_READS) if hasty else HASTY_READS
-            self._unpaused = self._hasty if hasty else 0
-        if self._unpaused:
-            self._unpaused -= 1
-        elif SHORT_FROM < length < SHORT_TO:
-            self._paused = True
-            time.sleep(SHORT_PAUSE)
+    def _gather(self, came: int, now: float) -> None:
+        """So many bytes came at once: decide how the next ones are waited for."""
+        flows = self._is_bulk and came > FLOWING
+        self._gather_due = now + GATHER_PAUSE if flows else _NEVER
+        self._peer.gather(GATHER if flows else 1)
 
     # The end.
 

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -52,8 +52,8 @@ class Opened(Carrier):
 class Scene:
     """The carrier in a thread; the test is the other worker and QEMU."""
 
-    def __init__(self, kind: Kind = Kind.RAM, **limits: float) -> None:
-        near, self.peer = socket.socketpair()
+    def __init__(self, kind: Kind = Kind.RAM, pair: Callable[..., Any] = socket.socketpair, **limits: float) -> None:
+        near, self.peer = pair()
         qemu, self.qemu = socket.socketpair()
         self.peer.settimeout(10)
         self.qemu.settimeout(10)
@@ -176,36 +176,52 @@ def test_peer_that_does_not_read_stops_qemu_and_not_the_memory(scene: Scene) -> 
     assert scene.end().reason is EndReason.SERVER_LOST
 
 
-class Pauses:
-    """Stands in the place of time.sleep."""
+class Gathering:
+    """A carrier that is asked, not run; the clock stands still."""
 
-    def __init__(self) -> None:
-        self.seconds: List[float] = []
+    def __init__(self, kind: Kind) -> None:
+        self.near, self._far = socket.socketpair()
+        guard = DirectGuard(DirectLimits(), 0.0)
+        self.carrier = Carrier(DirectEnd(self.near, "tls"), guard, kind, lambda: 0.0, farewell=0.0)
+        self.carrier._due, self.carrier._more = direct_carrier.TICK, False
 
-    def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
+    def after(self, came: int) -> Tuple[int, float]:
+        """From how many bytes on poll() wakes, and how long it waits for them, in milliseconds."""
+        self.carrier._gather(came, 0.0)
+        return self.near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), self.carrier._timeout()
 
 
 @pytest.fixture
-def carrier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tuple[Carrier, Pauses]]:
-    pauses = Pauses()
-    monkeypatch.setattr(direct_carrier.time, "sleep", pauses)
-    near, far = socket.socketpair()
-    guard = DirectGuard(DirectLimits(), 0.0)
-    yield Carrier(DirectEnd(near, "tls"), guard, Kind.RAM, lambda: 0.0, farewell=0.0), pauses
-    near.close()
-    far.close()
+def gathering(request: pytest.FixtureRequest) -> Iterator[Gathering]:
+    scene = Gathering(request.param)
+    yield scene
+    scene.near.close()
 
 
-def test_slow_bulk_stream_pauses_after_each_short_read(carrier: Tuple[Carrier, Pauses]) -> None:
-    for length in [30_000] * 10 + [100] * 10:
-        carrier[0]._pause(length)
-    assert carrier[1].seconds == [direct_carrier.SHORT_PAUSE] * 10
+@pytest.mark.parametrize("gathering", [Kind.RAM, Kind.IMPORT], indirect=True)
+def test_bulk_that_flows_is_read_when_much_has_come_or_after_a_pause(gathering: Gathering) -> None:
+    tick = direct_carrier.TICK * 1000
+    assert gathering.after(0) == (1, tick)
+    assert gathering.after(30_000) == (direct_carrier.GATHER, direct_carrier.GATHER_PAUSE * 1000)
+    gathering.carrier._stalled = True  # nothing is read now: no reason to wake
+    assert gathering.after(30_000) == (direct_carrier.GATHER, tick)
+    gathering.carrier._stalled = False
+    assert gathering.after(100) == (1, tick)
 
 
-def test_stream_that_has_waited_for_us_is_not_paused_again_soon(carrier: Tuple[Carrier, Pauses]) -> None:
-    """On a busy node a pause lasts far longer than it should: it must not become the limit."""
-    for _read in range(1000):
-        for length in (131064, 90_000):
-            carrier[0]._pause(length)
-    assert len(carrier[1].seconds) <= 6
+@pytest.mark.parametrize("gathering", [Kind.NBD, Kind.CONTROL], indirect=True)
+def test_what_somebody_waits_for_is_read_at_once(gathering: Gathering) -> None:
+    assert gathering.after(30_000) == (1, direct_carrier.TICK * 1000)
+
+
+def test_last_bytes_of_a_burst_do_not_wait_for_more() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with contextlib.closing(listener):
+        scene = Scene(pair=lambda: (socket.create_connection(listener.getsockname()), listener.accept()[0]))
+    for size in (100_000, 5000, 1, 200_000, 4096):
+        began = time.monotonic()
+        scene.peer.sendall(data(bytes(size)))
+        assert len(scene.qemu.recv(size, socket.MSG_WAITALL)) == size
+        assert time.monotonic() - began < 5
+    scene.peer.close()
+    assert scene.end().reason is EndReason.SERVER_LOST

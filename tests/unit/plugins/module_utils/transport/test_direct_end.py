@@ -141,6 +141,23 @@ def test_batch_is_bounded_and_the_rest_is_hidden_or_polled(pair: Tuple[DirectEnd
     assert size <= direct_end.BATCH
 
 
+def test_gathered_bytes_show_when_they_are_enough_and_the_end_always(pair: Tuple[DirectEnd, DirectEnd]) -> None:
+    one, other = pair
+    poller = select.poll()
+    poller.register(other, select.POLLIN)
+    other.gather(50_000)
+    one.send(wire.header(1000) + bytes(1000))
+    assert not poller.poll(100)
+    assert len(receive(other, 1)[0][1]) == 1000  # reading takes what is there
+    one.send(wire.header(60_000) + bytes(60_000))
+    assert poller.poll(10_000)
+    other.gather(1)
+    assert sum(len(payload) for _kind, payload in receive(other, 1)) == 60_000
+    other.gather(50_000)
+    one.finish()
+    assert poller.poll(10_000)
+
+
 def test_end_of_the_peer_is_none_after_everything_it_said(pair: Tuple[DirectEnd, DirectEnd]) -> None:
     one, other = pair
     one.send(wire.encode(FrameKind.FIN))
