@@ -29,7 +29,8 @@ def test_running_vm_moves_over_tls(mover, certificates):
     assert_changes_nothing(migrate(vm, ["tls"]))
 
 
-def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates):
+@pytest.mark.parametrize("transport", ["tls", "qemu-tls"])
+def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates, transport):
     disks = [
         Disk("scsi0", "fast", 64),
         Disk("efidisk0", "fast", EFI_MIB, fill_mib=1, options="efitype=4m,pre-enrolled-keys=0"),
@@ -37,10 +38,10 @@ def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates):
     ]
     vm = mover().create(disks, extra={"bios": "ovmf"})
     before = vm.source.image(vm.vm.volumes["tpmstate0"]).read_bytes()
-    run = migrate(vm, ["tls"]).expect(0)
+    run = migrate(vm, [transport]).expect(0)
     vm.assert_moved()
     vm.assert_guest_went_on()
-    assert run.result()["transport"] == "tls"
+    assert run.result()["transport"] == transport
     assert vm.target.image(vm.target.config["tpmstate0"].split(",")[0]).read_bytes() == before
 
 
