@@ -118,6 +118,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "transport.listener",
     "transport.local_end",
     "transport.newcomer",
+    "transport.opening",
     "transport.pacing",
     "transport.policy",
     "transport.pump",

@@ -152,6 +152,8 @@ def explain(context: Context, stream: str, words: str) -> Optional[QemuTlsFailed
     end = _end_of(context, stream)
     if end is EndReason.ANSWER_MISSING:
         return tls_words.handshake_silent(words, point.peer_name)
+    if end is EndReason.CLEAR_TEXT:
+        return tls_words.clear_text(words)
     # A stream that one of the workers cut has another reason than the certificate.
     cut = end not in (EndReason.SERVER_CLOSED, EndReason.LOCAL_EOF, EndReason.LOCAL_FAILED, EndReason.PEER_ABORTED)
     return None if cut or not _target_waits(context) else tls_words.handshake_ended(words, point.own_name)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Optional, Tuple
 from ..errors import Side
 from .errors import QemuTlsFailed
 
-__all__ = ["credentials_refused", "handshake_ended", "handshake_refused", "handshake_silent"]
+__all__ = ["clear_text", "credentials_refused", "handshake_ended", "handshake_refused", "handshake_silent"]
 
 _MAX_WORDS = 300  # characters kept of QEMU's own words
 _FILE = re.compile(r"/[^\s']+\.pem")
@@ -100,6 +100,18 @@ def handshake_silent(words: str, peer_name: str) -> QemuTlsFailed:
         f"QEMU on {peer_name}",
         "silent",
         "Look at the load of the target node, and run the play again",
+        words,
+    )
+
+
+def clear_text(words: str) -> QemuTlsFailed:
+    """The error for a QEMU of the source that began in the clear, and whose stream was ended for that."""
+    return _error(
+        "QEMU of the source did not encrypt what it was told to; nothing of it was sent",
+        Side.SOURCE,
+        "QEMU",
+        "clear_text",
+        "Find out who else gives orders to that QEMU, and run the play again",
         words,
     )
 

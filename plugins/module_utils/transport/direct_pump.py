@@ -31,6 +31,7 @@ from .direct_guard import DirectGuard, DirectLimits
 from .errors import GreetingRefused, SettingsInvalid, TlsFailed
 from .interface import DirectSettings, EndReason, EventName, Kind, PumpEnd, kind_of
 from .local_end import InputEnd, Listener
+from .opening import Opening
 from .pacing import TokenBucket
 from .pump_channel import PumpChannel
 from .unix_end import UnixEnd, peer_pid
@@ -99,6 +100,7 @@ class _Source(Carrier):
         self._settings = settings
         self._channel = channel
         self._books = books
+        self._opening = Opening(settings.kind, settings.opaque)
         self._bucket = TokenBucket(settings.rate, now)
         self._switchover = limits.switchover
         self._listen = settings.listen
@@ -205,6 +207,9 @@ class _Source(Carrier):
     # The books.
 
     def _may_send(self, data: memoryview, now: float) -> bool:
+        if not self._opening.takes(data):
+            self._finish(EndReason.CLEAR_TEXT, False, "QEMU does not encrypt what it was told to")
+            return False
         try:
             if self._books.may_send(data, now):
                 return True

@@ -87,6 +87,7 @@ class EndReason(enum.Enum):
     SERVER_LOST = "server_lost"  # reset, TLS failure or a frame that no server may send
     NBD_INVALID = "nbd_invalid"
     LOCAL_FAILED = "local_failed"  # QEMU's socket broke
+    CLEAR_TEXT = "clear_text"  # QEMU did not encrypt what nobody else does; none of it was sent
     LENGTH_DIFFERS = "length_differs"  # an import sent more or less than its header announced
     REFUSED = "refused"  # the listening end refused the stream, or we refused it
     PEER_SILENT = "peer_silent"  # nothing at all came from the other worker for the deadman's time

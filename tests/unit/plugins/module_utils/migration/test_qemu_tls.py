@@ -171,6 +171,10 @@ def test_target_that_does_not_answer_is_said_so(cluster, tmp_path):
     assert explained(cluster, tmp_path, EndReason.ANSWER_MISSING) == ("silent", "target", "QEMU on b1")
 
 
+def test_source_that_does_not_encrypt_is_said_so(cluster, tmp_path):
+    assert explained(cluster, tmp_path, EndReason.CLEAR_TEXT) == ("clear_text", "source", "QEMU")
+
+
 @pytest.mark.parametrize("end", [EndReason.PEER_SILENT, EndReason.CUT, None])
 def test_stream_that_broke_for_another_reason_is_not_explained_by_tls(cluster, tmp_path, end):
     assert explained(cluster, tmp_path, end) is None

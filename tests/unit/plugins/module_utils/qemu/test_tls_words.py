@@ -89,5 +89,11 @@ def test_refusal_by_the_other_side_names_what_was_shown():
 
 
 def test_silence_is_no_certificate():
+    error = tls_words.clear_text("Broken pipe")
+    assert (error.side, error.object, error.facts) == (
+        Side.SOURCE,
+        "QEMU",
+        {"cause": "clear_text", "words": "Broken pipe"},
+    )
     error = tls_words.handshake_silent("x" * 1000, "b1")
     assert (error.side, error.facts["cause"], len(error.facts["words"])) == (Side.TARGET, "silent", 300)

@@ -570,6 +570,7 @@ def test_slow_target_qemu_does_not_stall(make: Make) -> None:
     assert (got, source["reason"], source["clean"]) == (16 * MIB, "local_eof", True)
 
 
+NBD_STARTTLS = struct.pack(">8sII", b"IHAVEOPT", 5, 0)
 NBD_GO = struct.pack(">8sII", b"IHAVEOPT", 7, 0)
 NBD_GONE = struct.pack(">QIII", 0x3E889045565A9, 7, 1, 0)
 
@@ -596,7 +597,7 @@ def test_encrypted_nbd_is_carried_unread(make: Make) -> None:
     stream = make("tcp", "disk/scsi0", opaque=True).start()
     qemu, far = stream.open(GREETING)
     assert read(qemu, 18) == GREETING
-    noise = os.urandom(300_000)
+    noise = b"\0\0\0\3" + NBD_STARTTLS + b"\x16\x03\x01" + os.urandom(300_000)
     Sender(qemu, noise)
     assert read(far, len(noise)) == noise
     far.sendall(noise)
@@ -604,6 +605,16 @@ def test_encrypted_nbd_is_carried_unread(make: Make) -> None:
     assert read_all(qemu) == noise
     qemu.close()
     assert stream.ends()[0]["clean"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("ram", b"QEVM\0\0\0\3" * 1000), ("disk/scsi0", b"\0\0\0\3" + NBD_GO)])
+def test_not_a_byte_that_qemu_should_have_encrypted_leaves_the_node(make: Make, name: str, words: bytes) -> None:
+    stream = make("tcp", name, opaque=True).start()
+    qemu, far = stream.open(*([GREETING] if name != "ram" else []))
+    qemu.sendall(words)
+    assert read_all(far) == b""
+    source, target = stream.ends()
+    assert (source["reason"], target["end"]) == ("clear_text", "peer_aborted")
 
 
 def test_switchover_deadline_frees_the_guest(make: Make) -> None:
