@@ -25,15 +25,15 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Tuple
 
 from ..errors import CrossclusterError, Side
 from ..qemu.monitor import Monitor
-from ..transport import direct_pump, tls
+from ..transport import direct_pump, tls, wire
 from ..transport.accept import Door, Turned
 from ..transport.direct_end import DirectEnd, addresses_of
 from ..transport.direct_guard import DirectLimits
-from ..transport.errors import TransportError
+from ..transport.errors import NetworkChanged, TransportError
 from ..transport.firewall import Firewall, Rule
-from ..transport.handshake import TargetGreeting
+from ..transport.handshake import Addresses, TargetGreeting, welcome
 from ..transport.incoming_errors import FirewallMissing, IncomingFailed, NotAttached
-from ..transport.interface import Kind, kind_of
+from ..transport.interface import EndReason, Kind, kind_of
 from ..transport.listener import Listener, device_with
 from ..transport.newcomer import Newcomer
 from . import incoming_places, incoming_tls
@@ -358,6 +358,7 @@ class Incoming:
                 secrets.token_hex(32),
                 self._may_open,
                 self._opaque_key if plane == "tcp" else "",
+                holds_welcome=plane == "tcp",
             )
 
         return Newcomer((*planes, "tcp") if self._opaque_key else planes, handshake, greeting)
@@ -419,8 +420,15 @@ class Incoming:
         local = self._open_control(name) if kind_of(name) is Kind.CONTROL else None
         descriptors = [guest.fileno(), *([local.fileno()] if local is not None else [])]
 
+        # Clear text, over a network that was proven: each connection looks at it again.
+        proven = plane == "tcp" and not guest.newcomer.opaque
+
         def carry(parent: ParentChannel) -> None:
             connection = DirectEnd(guest.socket, plane, guest.newcomer.handshake)
+            refusal = _admit(connection, addresses_of(guest.socket, Side.TARGET)) if proven else None
+            if refusal is not None:
+                parent.tell_end(EndReason.REFUSED.value, False, refusal)
+                return
             end = direct_pump.serve(connection, name, _Target(name, parent, local), self._limits, time.monotonic)
             parent.tell_end(end.reason.value, end.clean, end.detail)
 
@@ -470,6 +478,8 @@ class Incoming:
             stream.end["detail"],
         )
         self._alone_since = self._clock()
+        if stream.end["reason"] == EndReason.REFUSED.value:
+            self._taken.remove(stream.name)  # it never stood: another transport may have it
         if stream.name == self._control_name:
             self._lose_control()
 
@@ -621,6 +631,22 @@ class _Target:
         if "path" not in answer:
             raise NotAttached(str(answer.get("refused")), object=self._stream)
         return direct_pump.connect_unix(answer["path"])
+
+
+def _admit(connection: DirectEnd, addresses: Addresses) -> Optional[str]:
+    """WELCOME, or why not, which the peer hears; in the process of the stream, for the node's commands take time."""
+    from ..transport import network_proof  # streams of other transports do without its memory
+
+    try:
+        network_proof.prove(addresses, Side.TARGET)
+    except NetworkChanged as error:
+        connection.send(wire.abort(error.code, error.message))
+        connection.finish()
+        connection.linger(_PARTING, time.monotonic)
+        connection.close()
+        return f"{error.code}: {error.message}"
+    connection.send(welcome())
+    return None
 
 
 def _events(out: bytes) -> int:

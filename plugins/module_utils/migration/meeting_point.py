@@ -13,6 +13,7 @@ import ipaddress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
+from ..network.addresses import is_within, parse_network
 from ..network.verdict import Statement, Verdict
 from ..transport.handshake import is_migration_id
 from ..transport.policy import Rejection
@@ -184,6 +185,12 @@ def _no_proof(point: MeetingPoint, now: float) -> Optional[Rejection]:
     verdict = Verdict.parse(point.network)
     trust = verdict.trust_at(now)
     if trust.clear_text_allowed:
+        # Each node has exactly one address in a proven network (check 2): what is in it is the proven peer itself.
+        network = parse_network(verdict.network)
+        for address in (point.own_address, point.address):
+            if not address or not is_within(ipaddress.ip_address(address), network):
+                what = address or "an address that is not told"
+                return Rejection("NETWORK_NOT_PROVEN", f"the network {network} was proven, and {what} is not in it")
         return None
     age = "" if trust is verdict.trust else f", {int(now - verdict.checked_at)} s ago"
     return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}")

@@ -262,6 +262,7 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
             input_fd=input_fd,
             limits=point.limits,
             opaque=opaque,
+            proven=transport == "tcp",
             sized=export is None or export.announces_length,
             drain_timeout=websocket.DRAIN_SECONDS.get(kind, 10.0),
             peer_pid=os.getpid() if kind is Kind.CONTROL else None if export else NodeFiles().qemu_pid(spec.vmid),

@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 from ..errors import Side
 from . import wire
-from .errors import GreetingRefused, LinkLost, TransportError
+from .errors import GreetingRefused, LinkLost, NetworkChanged, TransportError
 from .handshake import Addresses, SourceGreeting
 from .interface import DirectSettings
 from .tls import Credentials, Handshake, client_context
@@ -278,6 +278,7 @@ def dial(settings: DirectSettings, key: str, clock: Callable[[], float]) -> Tupl
         LinkLost: LINK_LOST, not in ``settings.open_timeout`` seconds, or it broke.
         TlsFailed: a code of tls.py.
         GreetingRefused: GREETING_REFUSED.
+        NetworkChanged: NETWORK_CHANGED, the network is not as it was proven.
         WireError: WIRE_INVALID.
     """
     deadline = clock() + settings.open_timeout
@@ -390,7 +391,22 @@ def _greet(end: DirectEnd, settings: DirectSettings, key: str, addresses: Addres
             if not greeting.done:
                 answer = greeting.receive(frame)
                 if answer:
+                    _look_at_network(end, settings, addresses)
                     end.send(answer)
+
+
+def _look_at_network(end: DirectEnd, settings: DirectSettings, addresses: Addresses) -> None:
+    """The target has proven itself and both addresses; it hears why, should we not go on."""
+    if not settings.proven:
+        return
+    from .network_proof import prove  # pumps of other transports do without its memory
+
+    try:
+        prove(addresses, Side.SOURCE)
+    except NetworkChanged as error:
+        end.send(wire.abort(error.code, error.message))
+        end.finish()
+        raise
 
 
 def _format(address: Any) -> str:

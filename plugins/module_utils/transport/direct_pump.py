@@ -28,7 +28,7 @@ from .books import Books
 from .direct_carrier import Carrier
 from .direct_end import DirectEnd, dial
 from .direct_guard import DirectGuard, DirectLimits
-from .errors import GreetingRefused, SettingsInvalid, TlsFailed
+from .errors import GreetingRefused, NetworkChanged, SettingsInvalid, TlsFailed
 from .interface import DirectSettings, EndReason, EventName, Kind, PumpEnd, kind_of
 from .local_end import InputEnd, Listener
 from .opening import Opening
@@ -74,7 +74,7 @@ class DirectPump:
         """Connect, stand, open, carry, close."""
         try:
             peer, facts = dial(self._settings, self._secret, self._clock)
-        except (GreetingRefused, TlsFailed) as error:
+        except (GreetingRefused, NetworkChanged, TlsFailed) as error:
             return PumpEnd(EndReason.REFUSED, False, f"{error.code}: {error.message}")
         except CrossclusterError as error:
             return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}")

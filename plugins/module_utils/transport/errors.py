@@ -10,6 +10,7 @@ TransportError
 ├── WireError          WIRE_INVALID         what came over the connection is not our protocol
 ├── GreetingRefused    GREETING_REFUSED     one worker refused the other; ``facts.refusal`` is its code
 ├── LinkLost           LINK_LOST            the connection between the workers broke
+├── NetworkChanged     NETWORK_CHANGED      a connection in clear text is not over the network that was proven
 ├── RehearsalFailed        REHEARSAL_FAILED             there is no report of the listening side
 ├── StoreFailed            CREDENTIAL_STORE_FAILED      keys and certificates cannot be made or kept on this node
 ├── CertificateUnreadable  CERTIFICATE_UNREADABLE       bytes that should be a certificate are none
@@ -31,6 +32,7 @@ __all__ = [
     "GreetingRefused",
     "HandshakeFailed",
     "LinkLost",
+    "NetworkChanged",
     "NoTransportUsable",
     "PumpFailed",
     "RefusedByPeer",
@@ -83,6 +85,12 @@ class LinkLost(TransportError):
     """The connection between the workers could not be made or broke."""
 
     code = "LINK_LOST"
+
+
+class NetworkChanged(TransportError):
+    """A connection of ``tcp`` does not go over the network as it was proven: one of the checks 3, 5 and 9 fails."""
+
+    code = "NETWORK_CHANGED"
 
 
 class RehearsalFailed(TransportError):

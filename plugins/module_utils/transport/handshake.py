@@ -7,7 +7,8 @@
 ``tcp``: HELLO, CHALLENGE, PROOF, WELCOME. Both prove that they know a key, the target first. What is proven is bound to
 both nonces, the migration, the stream and both addresses, so it can be neither replayed nor relayed from elsewhere; it
 proves the connection's start only. So there are two keys: one for the transport ``tcp``, only on a network proven
-trusted, and one for opaque streams, which QEMU encrypts itself (``qemu-tls``). Neither opens what the other does.
+trusted, at which each side looks once more before its last word of the greeting (``network_proof``), and one for opaque
+streams, which QEMU encrypts itself (``qemu-tls``). Neither opens what the other does.
 
 Until WELCOME each side speaks in turn: anything out of turn ends the greeting. An unauthenticated peer learns no
 more than that it was refused.
@@ -37,6 +38,7 @@ __all__ = [
     "is_key",
     "is_migration_id",
     "is_stream",
+    "welcome",
 ]
 
 VERSION = 1  # both workers come from the same payload: another one is an error, not a negotiation
@@ -168,7 +170,11 @@ class SourceGreeting(_Greeting):
         if not isinstance(nonce, str) or not is_key(nonce) or not isinstance(mac, str) or not is_key(mac):
             raise WireError("The target worker sent a damaged CHALLENGE", side=Side.TARGET, object=self.stream)
         if nonce == self._nonce or not hmac.compare_digest(mac, self._mac(_TARGET, self._nonce, nonce)):
-            raise self._refused("Who listens on the target does not know the key of this migration", "KEY")
+            raise self._refused(
+                "Who listens on the target does not know the key of this migration, or addresses are translated on "
+                "the way to it",
+                "KEY",
+            )
         self._expected = FrameKind.WELCOME
         return wire.message(FrameKind.PROOF, {"mac": self._mac(_SOURCE, self._nonce, nonce)})
 
@@ -194,6 +200,7 @@ class TargetGreeting(_Greeting):
         may_open: Asked once, of an authenticated peer only: None when the stream may stand now (each stream once,
             the answer counts as taken), else why not, for the user on the other side.
         opaque_key: The same as ``key`` for streams that QEMU encrypts, RAM and disks; empty when there are none.
+        holds_welcome: Of a stream in the clear somebody else sends :func:`welcome` when it is time, or an ABORT.
 
     Attributes:
         opaque: Authenticated with ``opaque_key``: nothing but QEMU's own TLS may flow.
@@ -208,10 +215,12 @@ class TargetGreeting(_Greeting):
         nonce: str,
         may_open: Callable[[str], Optional[str]],
         opaque_key: str = "",
+        holds_welcome: bool = False,
     ) -> None:
         super().__init__(plane, migration_id, (key, opaque_key), addresses, nonce)
         self._keys = {False: key, True: opaque_key}
         self._may_open = may_open
+        self._holds_welcome = holds_welcome
         self._expected = FrameKind.HELLO
 
     def receive(self, frame: Frame) -> bytes:
@@ -222,6 +231,8 @@ class TargetGreeting(_Greeting):
             WireError: WIRE_INVALID; the same.
         """
         expected, self._expected = self._expected, None  # whatever is wrong ends the greeting
+        if frame.kind is FrameKind.ABORT and self._peer_nonce:
+            _refuse(f"by the peer itself, {wire.printable(str(frame.fields.get('text')))}")
         if frame.kind is not expected:
             raise _out_of_turn(frame)
         if frame.kind is FrameKind.PROOF:
@@ -262,7 +273,12 @@ class TargetGreeting(_Greeting):
         if reason is not None:
             _refuse(f"the stream {self.stream}: {reason}", "STREAM_REFUSED", reason)
         self.done = True
-        return wire.message(FrameKind.WELCOME, {"v": VERSION})
+        return b"" if self._holds_welcome and not self.opaque else welcome()
+
+
+def welcome() -> bytes:
+    """The WELCOME of a stream that may stand."""
+    return wire.message(FrameKind.WELCOME, {"v": VERSION})
 
 
 def _may_be_opaque(stream: str) -> bool:

@@ -211,6 +211,7 @@ class DirectSettings:
         local_address: The address to connect from; None leaves it to the kernel.
         opaque: QEMU encrypts what it sends (``qemu-tls``): nothing can be read in it. Over ``tcp``, for nothing is
             encrypted twice.
+        proven: Clear text, over a network that was proven: each connection looks at it again (plane ``tcp``).
         sized: An import begins with its length in 8 bytes.
         open_timeout: Seconds for TCP, TLS and authentication together.
         drain_timeout: Seconds from our end of the stream to the other side's.
@@ -233,6 +234,7 @@ class DirectSettings:
     peer_pid: Optional[int] = None
     local_address: Optional[str] = None
     opaque: bool = False
+    proven: bool = False
     sized: bool = True
     open_timeout: float = 5.0
     drain_timeout: float = 10.0

@@ -24,7 +24,9 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.migration i
     places,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.vm_config import VmConfig
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import network_proof
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.accept import AcceptLimits, Door
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import NetworkChanged
 
 UUID = "6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11"
 
@@ -87,6 +89,12 @@ class Node:
         kept.write_text(json.dumps(vars(qemu)))
 
 
+def prove(kept, addresses, side):
+    """One machine is no network: what the checks say stands in a file, and nothing when they pass."""
+    if kept.exists():
+        raise NetworkChanged(f"{kept.read_text()} at {addresses.target}", side=side, object="network")
+
+
 def use(directory):
     """Take the directories of a test."""
     places.RUN, places.LIBRARY = str(Path(directory, "run")), str(Path(directory, "lib"))
@@ -99,6 +107,7 @@ def main():
     incoming.Door = functools.partial(Door, limits=AcceptLimits(deadline=deadline))
     for name, kind in (("ram_socket", "ram"), ("nbd_socket", "nbd"), ("import_socket", "storage")):
         setattr(incoming_requests, name, lambda _vmid, kind=kind: socket_of(directory, kind))
+    network_proof.prove = functools.partial(prove, Path(directory, "network"))
     node = Node(directory)
     incoming._real_world = lambda settings: incoming_requests.World(
         node, lambda _vmid: node, incoming._is_socket, os.unlink, settings.credentials, settings.peer_name

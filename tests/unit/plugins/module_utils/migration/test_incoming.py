@@ -413,6 +413,21 @@ def test_wrong_key_is_refused(start, dial):
         dial(start(), "ram", plane="tcp", key="00" * 32)
 
 
+def test_clear_text_over_a_network_that_has_changed_is_refused_with_the_reason(start, dial, tmp_path):
+    changed = tmp_path / "network"
+    changed.write_text("check 9")
+    status = start()
+    for stream in ("control", "ram"):
+        with pytest.raises(GreetingRefused, match=rf"refused the stream {stream}: NETWORK_CHANGED check 9 at .*:60100"):
+            dial(status, stream, plane="tcp")
+    changed.unlink()
+    wait_until(lambda: not incoming_start.running(ID)["streams"])
+    # Neither stood: the transport that comes next may have them, and certificates need no such proof.
+    dial(status, "control", plane="tcp")
+    changed.write_text("check 9")
+    dial(status, "ram")
+
+
 def test_plane_that_was_not_wanted_gets_no_byte(start):
     status = start(transports=("tls",))
     with socket.create_connection((OWN, status["port"]), 2, (PEER, 0)) as plain:

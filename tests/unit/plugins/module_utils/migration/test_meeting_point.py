@@ -18,7 +18,8 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.p
 
 POINT = {
     "migration_id": "ab" * 16,
-    "address": "2001:db8::2",
+    "address": "10.77.0.2",
+    "own_address": "10.77.0.1",
     "port": 60100,
     "peer_name": "b1.example.com",
     "own_name": "a1.example.com",
@@ -68,12 +69,16 @@ def test_everything_is_there():
         ({"network": {}}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"network": verdict(Trust.UNKNOWN)}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"network": verdict(at=NOW - 901)}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"address": "10.78.0.2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"address": "fd00::2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"own_address": None}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({}, {"has_key": False}, {"tls": None, "tcp": "KEY_ABSENT"}),
         ({}, {"bad": Rejection("CREDENTIALS_UNUSABLE", "expired")}, {"tls": "CREDENTIALS_UNUSABLE", "tcp": None}),
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
     ids=[
         "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old",
+        "peer elsewhere", "other family", "own address not told",
         "no key", "bad certificate", "controller knows",
     ],
 )  # fmt: skip

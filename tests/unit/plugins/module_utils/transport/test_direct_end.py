@@ -18,7 +18,12 @@ import pytest
 from unit.fakes.certificates import Authority, lay
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import CrossclusterError, Side
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport import direct_end, tls, wire
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import (
+    direct_end,
+    network_proof,
+    tls,
+    wire,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.direct_end import (
     DirectEnd,
     addresses_of,
@@ -27,8 +32,10 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.d
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import (
     GreetingRefused,
     LinkLost,
+    NetworkChanged,
     WireError,
 )
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.handshake import TargetGreeting
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import DirectSettings, Kind
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.wire import FrameKind
 
@@ -249,6 +256,47 @@ def test_what_is_no_worker_is_told(said: bytes, error: type) -> None:
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(error):
             dial(settings(listener.getsockname()[1], open_timeout=10.0), KEY, time.monotonic)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_source_looks_at_the_network_before_it_proves_itself(trusted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: List[Any] = []
+
+    def prove(addresses: Any, side: Side) -> None:
+        seen.append((addresses, side))
+        if not trusted:
+            raise NetworkChanged("On the source node check 3", side=side, object="network")
+
+    monkeypatch.setattr(network_proof, "prove", prove)
+    told: List[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock, _address = listener.accept()
+            where = addresses_of(sock, Side.TARGET)
+            end, greeting = (
+                DirectEnd(sock, "tcp"),
+                TargetGreeting("tcp", "0" * 32, KEY, where, "cd" * 32, lambda _: None),
+            )
+            try:
+                while not greeting.done:
+                    for kind, payload in receive(end, 1):
+                        end.send(greeting.receive(wire.Frame(kind, payload)))
+            except GreetingRefused as error:
+                told.append(error.message)
+            end.close()
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        wanted = settings(listener.getsockname()[1], proven=True, open_timeout=10.0)
+        if trusted:
+            dial(wanted, KEY, time.monotonic)[0].close()
+        else:
+            with pytest.raises(NetworkChanged, match="check 3"):
+                dial(wanted, KEY, time.monotonic)
+        server.join(10)
+    assert [side for _addresses, side in seen] == [Side.SOURCE]
+    assert told == ([] if trusted else ["The connection was refused: by the peer itself, On the source node check 3"])
 
 
 def test_connection_comes_from_the_address_that_was_given() -> None:

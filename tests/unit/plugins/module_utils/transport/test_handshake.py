@@ -23,6 +23,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport.h
     SourceGreeting,
     TargetGreeting,
     farewell,
+    welcome,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.wire import Frame, FrameKind
 
@@ -84,6 +85,29 @@ def test_both_sides_agree(plane):
     assert one.done
     assert other.done
     assert other.stream == "disk/scsi0"
+
+
+def test_welcome_waits_for_who_holds_it():
+    one, other = source(), target(holds_welcome=True)
+    shake(one, other)
+    assert other.done
+    assert not one.done
+    one.receive(frames(welcome())[0])
+    assert one.done
+
+
+def test_source_may_end_the_greeting_with_a_reason():
+    """The network is not as it was proven: its proof is not given then."""
+    one, other = source(), target()
+    other.receive(frames(one.hello())[0])
+    with pytest.raises(GreetingRefused, match="by the peer itself, check 3"):
+        other.receive(frames(wire.abort("NETWORK_CHANGED", "check 3"))[0])
+    assert not other.done
+
+
+def test_stranger_cannot_end_it_so():
+    with pytest.raises(WireError):
+        target().receive(frames(wire.abort("NETWORK_CHANGED", "check 3"))[0])
 
 
 def test_target_proves_before_the_source_does():
