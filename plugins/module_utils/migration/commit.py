@@ -4,8 +4,9 @@
 """The commit, and what is read back when its outcome is unknown (safety I2, I4, 5).
 
 ``resume`` is sent once per COMMIT_INTENT, within its deadline, by the process that wrote the intent; again only
-after the target answered that the last one was not executed, both sides were read and there is a new intent. Everything
-else in here only reads: the target's own state first, then task status until ``stopped``, its log, the state again.
+after the target answered that the last one was not executed, or over the stream ``control`` of a direct transport once
+the tunnel's task has ended; both sides were read then and there is a new intent. Everything else in here only reads:
+the target's own state first, then task status until ``stopped``, its log, the state again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..errors import CrossclusterError, Side
 from ..proxmox.errors import CommandRefused, VmAbsent
 from ..proxmox.target_api import VmStatus
 from ..qemu.status import RunState, RunStatus
+from . import direct
 from .context import Context
 from .errors import Held, MigrationLost, VmChanged
 from .states import Outcome
@@ -28,12 +30,14 @@ __all__ = ["INTENT_DEADLINE", "commit", "read_back"]
 INTENT_DEADLINE = 10.0  # seconds between COMMIT_INTENT and `resume` (safety I2)
 _OBSERVE = 15.0  # seconds in which the target must be seen running after `resume`
 _SILENCE = 60.0  # seconds to wait for a reply on an open channel before the task is ended (DESIGN 5)
+_BRIEF_SILENCE = 5.0  # the same when the target can be asked over `control`, and the guest need not stand still so long
 _TASK_END = 15.0  # seconds for a task whose connection is gone to end by itself: the config lock waits 10 s (pve-cli 3)
 _RESUMED = "received command 'resume'"
 _REFUSED = "refused: VM not running"
 # The target's words when it never came to the guest: no config lock within 10 s (pve-cli 3, 4.1), or no monitor
 # to ask (pve-cli 5: held by another client). A command that the monitor has taken and not answered is none of these.
 _NOT_EXECUTED = re.compile(r"can't lock file '[^']*' - got timeout|unable to connect to VM [0-9]+ qmp socket - timeout")
+_CONTROL_PAUSE = 2.0  # seconds before another try over control
 _RESUME_TRIES = 3  # each refusal took the target about 10 s, in which the guest stands still
 # Where a QEMU is that was never resumed; any other state is one that a guest reached by running (safety 6.1, O).
 _NEVER_RESUMED = frozenset({"inmigrate", "paused", "prelaunch", "postmigrate", "stopped"})
@@ -55,6 +59,8 @@ def commit(context: Context) -> Outcome:
         return _commit_stopped(context)
     if context.run_state == "paused":
         return _commit_paused(context)
+    if context.facts.forward and context.incoming is not None:
+        return _resume_over_control(context)
     tunnel = context.require_tunnel()
     context.resume_sent = True
     context.resumed_at = clock.monotonic()
@@ -66,6 +72,19 @@ def commit(context: Context) -> Outcome:
     context.resume_answered = True
     context.measure_pause()
     return _observe_running(context)
+
+
+def _resume_over_control(context: Context) -> Outcome:
+    """The incoming worker does as root what no token can; it looks itself whether the task has ended."""
+    context.resumed_at = context.world.clock.monotonic()
+    direct.resume(context)
+    context.resume_answered = True
+    context.measure_pause()
+    seen = direct.state(context)
+    if seen is None or seen.get("run_state") != "running":
+        return Outcome.UNKNOWN
+    context.prove(target="observed running on the target node, over control")
+    return Outcome.OK
 
 
 def _take_refusal(context: Context, text: str) -> None:
@@ -145,7 +164,31 @@ def _conclude(context: Context) -> Outcome:
         return _refused(context)
     if not _task_ended(context):
         raise _held(context, "the target's tunnel task still runs; its end is waited for")
-    return _after_the_task(context)
+    return Outcome.STILL_LOADED if _may_resume_over_control(context) else _after_the_task(context)
+
+
+def _may_resume_over_control(context: Context) -> bool:
+    """No command of the tunnel is executed any more; everything I2 asks for holds, by the target node's own word.
+
+    A restarted worker does not know what the VM was like when it began (I2): for it only the proof of I4 is left.
+    """
+    if context.run_state != "running" or not context.has_plan:
+        return False
+    if context.facts.intents > 1:
+        context.rest(_CONTROL_PAUSE)
+    context.checked_at = context.world.clock.monotonic()
+    if not direct.is_loaded(context):
+        return False
+    try:
+        check_unchanged(context)
+        _check_source_waits(context)
+    except VmChanged as error:
+        _LOG.warning("the target is not resumed: %s", error)
+        return False
+    if not context.facts.forward:
+        # What is asked for over control may be done after its answer was lost: no proof of the past leads back now.
+        context.note("forward")
+    return True
 
 
 def _refused(context: Context) -> Outcome:
@@ -239,7 +282,8 @@ def _task_ended(context: Context) -> bool:
     now = clock.monotonic()
     if context.waiting_since is None:
         context.waiting_since = now
-    if context.tunnel is not None and now - context.waiting_since < _SILENCE:
+    patience = _SILENCE if context.incoming is None else _BRIEF_SILENCE
+    if context.tunnel is not None and now - context.waiting_since < patience:
         _late_reply(context)
         return not target.task_status(upid).running
     if context.tunnel is None and now - context.waiting_since < _TASK_END:

@@ -97,6 +97,11 @@ class Context:
         self._plan = plan
 
     @property
+    def has_plan(self) -> bool:
+        """Whether this worker made the preflight itself."""
+        return self._plan is not None
+
+    @property
     def target_vmid(self) -> int:
         """VMID at the target, once one was asked for."""
         if self.facts.target_vmid is None:

@@ -24,11 +24,12 @@ from .meeting_point import available
 from .plan import Plan
 from .world import Export, Pump
 
-__all__ = ["attach", "leave", "open_stream", "remove", "stand", "unlock"]
+__all__ = ["attach", "is_loaded", "leave", "open_stream", "remove", "resume", "stand", "state", "unlock"]
 
 _STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
 _LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
 _RECOVERY_WAIT = 300.0  # seconds; the incoming worker gives the commands of its node 330 in all
+_RESUME_WAIT = 60.0  # seconds; `qm resume` may wait for the config lock, the node then looks 15 s for a guest that runs
 _CONTROL = "control"
 _LOG = logging.getLogger(__name__)
 
@@ -148,6 +149,34 @@ def _listen(context: Context, pump: Pump, name: str) -> str:
 # Over ``control``, when Proxmox's own control channel is gone. What fails here is told as residue, as without it.
 
 
+def state(context: Context) -> Optional[Mapping[str, Any]]:
+    """What the VM is on the target node, by QEMU's own word; None when nobody can be asked."""
+    return None if context.incoming is None else _call(context, "state")
+
+
+def is_loaded(context: Context) -> bool:
+    """Whether the target holds the whole guest, paused, still under our lock."""
+    seen = state(context) or {}
+    migrate = seen.get("migrate")
+    return (
+        seen.get("uuid") == context.facts.uuid
+        and seen.get("lock") == "migrate"
+        and seen.get("run_state") == "paused"
+        and isinstance(migrate, dict)
+        and migrate.get("status") == "completed"
+    )
+
+
+def resume(context: Context) -> None:
+    """Have the guest run on the target, by all rules of ``target_recovery``.
+
+    Raises:
+        Recorded: the target node's reason; one of ``recovery_errors`` means that nothing was done.
+        WorkerUnreachable: no answer; it may have been done, or may be done yet.
+    """
+    context.require_incoming().call("resume", _RESUME_WAIT, recorded=_recorded(context, [], []))
+
+
 def remove(context: Context, left: Any) -> bool:
     """Have what is left at the target removed; whether something was."""
     upids = [entry["upid"] for entry in left if entry["kind"] == "task"]
@@ -161,11 +190,16 @@ def unlock(context: Context) -> bool:
 
 
 def _recover(context: Context, operation: str, upids: Any, volumes: Any) -> bool:
-    facts = context.facts
     if context.incoming is None:
         return False
+    return _call(context, operation, _RECOVERY_WAIT, recorded=_recorded(context, upids, volumes)) is not None
+
+
+def _recorded(context: Context, upids: Any, volumes: Any) -> Dict[str, Any]:
+    """What the journal says about the VM on the target, as ``target_recovery`` wants it."""
+    facts = context.facts
     made = [volume.volid for volume in facts.volumes.values() if volume.volid]
-    recorded: Dict[str, Any] = {
+    return {
         "vmid": context.target_vmid,
         "uuid": facts.uuid,
         "upid": facts.upid or next(iter(upids), None),
@@ -174,7 +208,6 @@ def _recover(context: Context, operation: str, upids: Any, volumes: Any) -> bool
         "source_fenced": facts.source_fenced,
         "run_state": facts.running.get("run_state"),
     }
-    return _call(context, operation, _RECOVERY_WAIT, recorded=recorded) is not None
 
 
 def leave(context: Context) -> None:

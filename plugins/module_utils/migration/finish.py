@@ -148,7 +148,7 @@ def _tell_lock(context: Context) -> None:
     except CrossclusterError as error:
         _LOG.warning("the target's lock could not be read: %s", error)
         lock = "unknown"
-    if lock == "migrate" and direct.unlock(context):
+    if lock in ("migrate", "unknown") and direct.unlock(context):
         lock = ""
     if lock:
         context.note_or_remember(

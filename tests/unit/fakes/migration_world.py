@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from urllib.parse import quote
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import WorkerUnreachable
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.recovery_errors import (
+    IntentMissing,
+    TargetNotLoaded,
+    TunnelTaskRunning,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox import replies
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import (
     ApiOutcomeUnknown,
@@ -60,6 +66,7 @@ class Faults:
     """What goes wrong. Commands are those of the tunnel."""
 
     lose_channel_at: str = ""  # before this command is sent
+    silent_at: str = ""  # this command never arrives, the connection stays
     lose_reply_of: str = ""  # the command is executed, the connection is gone
     silent_reply_of: str = ""  # the command is executed, the reply never comes, the connection stays
     refuse: Dict[str, str] = field(default_factory=dict)  # command -> text
@@ -484,6 +491,9 @@ class FakeTunnel:
         if faults.lose_channel_at == name:
             self.drop()
             raise ChannelLost("lost", object="tunnel")
+        if faults.silent_at == name:
+            self.poisoned = "no reply"
+            raise ReplyTimeout("no reply", object="tunnel")
         self.target.log.append(f"received command '{name}'")
         if name in faults.refuse:
             raise CommandRefused(name, faults.refuse[name], object="tunnel")
@@ -643,6 +653,7 @@ class FakeIncoming:
         self.calls: List[Tuple[str, Dict[str, Any]]] = []
         self.refuses = ""
         self.opaque_key = "0c" * 32
+        self.loses_answer_of = ""
         self.closed = False
 
     def call(self, op: str, wait: float = 0.0, **parameters: Any) -> Dict[str, Any]:
@@ -659,10 +670,30 @@ class FakeIncoming:
         if op == "opaque_key":
             return {"key": self.opaque_key}
         if op == "state":
-            return {"run_state": self.target.qemu or None, "migrate": {"status": "none"}}
+            return self._state()
         if op == "resume":
-            self.target.vms[parameters["recorded"]["vmid"]]["lock"] = ""
+            self._resume(parameters["recorded"])
+        if op == self.loses_answer_of:
+            raise WorkerUnreachable("no answer", side=replies_side(), object="control")
         return {}
+
+    def _state(self) -> Dict[str, Any]:
+        lock = next((vm["lock"] for vm in self.target.vms.values()), "")
+        status = "completed" if self.target.qemu in ("paused", "running") else "none"
+        return {"run_state": self.target.qemu or None, "migrate": {"status": status}, "uuid": UUID, "lock": lock}
+
+    def _resume(self, recorded: Dict[str, Any]) -> None:
+        """As ``target_recovery``: nothing while the task runs, no guest without intent, no unlock before the fence."""
+        if self.target.task_running:
+            raise TunnelTaskRunning("the tunnel task has not ended", object="task")
+        if not recorded["commit_intent"]:
+            raise IntentMissing("no intent", object="VM")
+        if self.target.qemu != "running" and recorded["run_state"] == "running":
+            if self.target.qemu != "paused":
+                raise TargetNotLoaded("not loaded", object="VM")
+            self.target.qemu, self.target.ever_ran = "running", True
+        if recorded["source_fenced"]:
+            self.target.vms[recorded["vmid"]]["lock"] = ""
 
     def close(self) -> None:
         self.closed = True

@@ -76,6 +76,57 @@ def test_what_a_lost_channel_leaves_is_removed_over_control(cluster, tmp_path):
     assert (removed["vmid"], removed["commit_intent"]) == (200, False)
 
 
+@pytest.mark.parametrize("fault", ["lose_channel_at", "silent_at"])
+def test_channel_that_is_lost_behind_the_intent_is_replaced_by_control(cluster, tmp_path, fault):
+    """Neither hold nor residue: the target is resumed, and later unlocked, by its own node."""
+    setattr(cluster.faults, fault, "resume")
+    began = cluster.clock.now
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
+    assert (cluster.target.qemu, cluster.qemu.alive, cluster.target.vms[200]["lock"]) == ("running", False, "")
+    written = kinds(context)
+    assert written.count("COMMIT_INTENT") == 2
+    # What leads back is given up before the intent by which it is asked for.
+    assert written.index("forward") < len(written) - 1 - written[::-1].index("COMMIT_INTENT")
+    assert cluster.clock.now - began < 60.0
+
+
+def test_target_that_ran_already_is_not_resumed_again(cluster, tmp_path):
+    cluster.faults.lose_reply_of = "resume"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
+    assert "forward" not in kinds(context)
+    assert [values["recorded"]["source_fenced"] for op, values in cluster.incoming.calls if op == "resume"] == [True]
+
+
+def test_resume_over_control_without_an_answer_never_leads_back(cluster, tmp_path):
+    cluster.faults.lose_channel_at = "resume"
+    cluster.incoming.loses_answer_of = "resume"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, cluster.target.qemu) == (Phase.COMPLETED, "running")
+    assert not cluster.qemu.alive
+
+
+def test_target_lost_before_control_was_asked_gives_the_guest_back(cluster, tmp_path):
+    """I4: the task has ended, its log has no resume, the target is gone."""
+    cluster.faults.lose_channel_at = "resume"
+    cluster.faults.target_qemu_dies_at = "resume"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.ROLLED_BACK, [])
+    assert (cluster.qemu.state, cluster.target.ever_ran, cluster.target.vms) == ("running", False, {})
+
+
+def test_source_that_was_let_run_meanwhile_keeps_the_guest(cluster, tmp_path):
+    def let_run(command):
+        if command == "resume":
+            cluster.qemu.state = "running"
+
+    cluster.faults.before = let_run
+    cluster.faults.lose_channel_at = "resume"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, cluster.running, cluster.target.ever_ran) == (Phase.ROLLED_BACK, 1, False)
+
+
 def test_no_rate_is_guessed_where_the_peer_tells_what_it_took(cluster, tmp_path):
     context = context_of(cluster, tmp_path, **TLS)
     assert context.stream_rate() is None
