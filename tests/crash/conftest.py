@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The quick crash cases use the lab of the end-to-end tests."""
 
-from e2e.conftest import controller, lab
+from e2e.conftest import certificates, controller, lab, mover
 
-__all__ = ["controller", "lab"]
+__all__ = ["certificates", "controller", "lab", "mover"]

@@ -176,6 +176,7 @@ def _may_resume_over_control(context: Context) -> bool:
         return False
     if context.facts.intents > 1:
         context.rest(_CONTROL_PAUSE)
+    direct.reach(context)
     context.checked_at = context.world.clock.monotonic()
     if not direct.is_loaded(context):
         return False

@@ -51,6 +51,7 @@ class Context:
         self.pumps: Dict[str, Pump] = {}
         self.standing: Dict[str, Pump] = {}  # direct streams that stand and are not opened yet
         self.control_pump: Optional[Pump] = None
+        self.control_name = ""  # of the stream `control`, once one was chosen
         self.incoming: Optional[Incoming] = None
         self.opaque_key = ""  # of the streams that QEMU encrypts itself; in memory and on the way to a pump only
         self.write_blocking = False
@@ -295,6 +296,7 @@ class Context:
         if self.control_pump is not None:
             self.control_pump.kill()
             self.control_pump = None
+        self.control_name = ""
         for name in list(self.standing):
             self.standing.pop(name).kill()
         self.opaque_key = ""

@@ -24,12 +24,15 @@ from .meeting_point import available
 from .plan import Plan
 from .world import Export, Pump
 
-__all__ = ["attach", "is_loaded", "leave", "open_stream", "remove", "resume", "stand", "state", "unlock"]
+__all__ = ["attach", "is_loaded", "leave", "open_stream", "reach", "remove", "resume", "stand", "state", "unlock"]
 
 _STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
 _LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
 _RECOVERY_WAIT = 300.0  # seconds; the incoming worker gives the commands of its node 330 in all
 _RESUME_WAIT = 60.0  # seconds; `qm resume` may wait for the config lock, the node then looks 15 s for a guest that runs
+_REACH_TIMEOUT = 5.0  # seconds for the target to see the end of the `control` before: its deadman has 2 s
+_REACH_PAUSE = 0.5
+_MOST_CONTROLS = 9  # the highest number in the name of a stream
 _CONTROL = "control"
 _LOG = logging.getLogger(__name__)
 
@@ -51,18 +54,30 @@ def stand(context: Context, plan: Plan) -> None:
 
 
 def _dial_all(context: Context, plan: Plan) -> None:
-    """``control`` first: it alone tells why the others are refused, and has the key of those that QEMU encrypts.
-
-    Its socket is not the worker's own ``control``.
-    """
+    """``control`` first: it alone tells why the others are refused, and has the key of those that QEMU encrypts."""
     qemu_tls.rehearse(context, plan)
-    control = _dial(context, _CONTROL, Kind.CONTROL, _CONTROL)
-    control.wait_standing(context.world.clock.monotonic() + _STAND_TIMEOUT)
-    context.control_pump = context.standing.pop(_CONTROL)
-    context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
+    control = _dial_control(context)
     context.opaque_key = qemu_tls.opaque_key(context)
     _dial_streams(context, plan)
     context.note("standing", peer=dict(control.peer or {}))
+
+
+def _dial_control(context: Context) -> Pump:
+    """Requests go over it from now on. Its socket is not the worker's own ``control``."""
+    control = _dial(context, _CONTROL, Kind.CONTROL, _control_name(context))
+    control.wait_standing(context.world.clock.monotonic() + _STAND_TIMEOUT)
+    context.control_pump = context.standing.pop(_CONTROL)
+    context.incoming = context.world.open_incoming(_listen(context, control, "incoming"))
+    return control
+
+
+def _control_name(context: Context) -> str:
+    """A name for ``control`` that no transport and no worker before us has used: none is ever opened twice."""
+    if not context.control_name:
+        number = context.facts.controls + 1
+        context.note_or_remember("control", number=number)
+        context.control_name = _CONTROL if number == 1 else f"{_CONTROL}.{number}"
+    return context.control_name
 
 
 def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional[Export] = None) -> Pump:
@@ -147,6 +162,39 @@ def _listen(context: Context, pump: Pump, name: str) -> str:
 
 
 # Over ``control``, when Proxmox's own control channel is gone. What fails here is told as residue, as without it.
+
+
+def reach(context: Context) -> None:
+    """Come back to an incoming worker of which this worker has no ``control`` (any more), if there is one.
+
+    A worker that was started again has none; and one whose network was silent has lost its own. Certificates, or the
+    key among the secrets, are all that it takes.
+    """
+    if not context.is_direct or not context.facts.stood or _has_control(context):
+        return
+    context.drop_direct()
+    clock = context.world.clock
+    end = clock.monotonic() + _REACH_TIMEOUT
+    while context.incoming is None and context.facts.controls < _MOST_CONTROLS:
+        name = _control_name(context)
+        try:
+            _dial_control(context)
+        except CrossclusterError as error:
+            _LOG.warning("%s: %s", name, error)
+            stood = context.control_pump is not None
+            context.drop_direct()
+            if not stood:
+                context.control_name = name  # nobody has used it
+            if clock.monotonic() > end:
+                return
+            clock.sleep(_REACH_PAUSE)
+
+
+def _has_control(context: Context) -> bool:
+    if context.control_pump is None:
+        return False
+    context.control_pump.poll_events()
+    return context.control_pump.ended is None
 
 
 def state(context: Context) -> Optional[Mapping[str, Any]]:

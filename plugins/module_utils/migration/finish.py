@@ -115,6 +115,7 @@ def cleanup(context: Context) -> Outcome:
     if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.unlock):
         context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
+    direct.reach(context)
     _tell_lock(context)
     qemu_tls.disarm_target(context)
     direct.leave(context)

@@ -41,6 +41,8 @@ class Facts:
     worker_digest: str = ""
     name: str = ""
     uuid: str = ""
+    controls: int = 0  # how many names of the stream `control` were used; each is good for one connection
+    stood: bool = False  # the direct streams stood: somebody listens on the target for this migration
     phase: Phase = Phase.PREFLIGHT
     opened_at: float = 0.0
     triggered_at: Optional[float] = None
@@ -121,6 +123,12 @@ class Facts:
     def _on_transport(self, record: Dict[str, Any]) -> None:
         self.transport = record["transport"]
         self.transports_rejected = record["rejected"]
+
+    def _on_control(self, record: Dict[str, Any]) -> None:
+        self.controls = record["number"]
+
+    def _on_standing(self, _record: Dict[str, Any]) -> None:
+        self.stood = True
 
     def _on_triggered(self, record: Dict[str, Any]) -> None:
         self.triggered_at = record["at"]

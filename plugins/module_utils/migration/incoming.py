@@ -454,6 +454,7 @@ class Incoming:
         if question is None:
             self._end_stream(stream)
         elif question:
+            stream.was_opened = True
             stream.answer(self._path_for(stream))
 
     def _path_for(self, stream: StreamChild) -> Dict[str, str]:
@@ -478,8 +479,9 @@ class Incoming:
             stream.end["detail"],
         )
         self._alone_since = self._clock()
-        if stream.end["reason"] == EndReason.REFUSED.value:
-            self._taken.remove(stream.name)  # it never stood: another transport may have it
+        refused = stream.end["reason"] == EndReason.REFUSED.value
+        if refused or (kind_of(stream.name) is not Kind.CONTROL and not stream.was_opened):
+            self._taken.remove(stream.name)  # QEMU never saw it: the transport that is tried next may have it
         if stream.name == self._control_name:
             self._lose_control()
 

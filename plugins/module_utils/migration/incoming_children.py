@@ -81,6 +81,7 @@ class StreamChild:
         self.plane = plane
         self.opaque = opaque
         self.since = now
+        self.was_opened = False  # its socket was asked for
         self.end: Mapping[str, Any] = {"reason": "died", "clean": False, "detail": ""}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = ours

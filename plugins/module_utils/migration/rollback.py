@@ -41,6 +41,7 @@ def rollback(context: Context) -> Outcome:
     context.drop_pumps()
     _restore_source(context)
     qemu_tls.disarm(context)
+    direct.reach(context)
     _remove_target(context)
     direct.leave(context)
     _give_lock_back(context)

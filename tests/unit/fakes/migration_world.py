@@ -712,6 +712,7 @@ class Cluster:
         self.pumps: List[FakePump] = []
         self.dialled: List[str] = []
         self.opaque_keys: List[str] = []  # that went along with each
+        self.streams: List[str] = []  # what they were called on the wire, where none is opened twice
         self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
         self.bad_credentials: Dict[str, Rejection] = {}  # why the source's certificate will not do for a transport
         self.incoming = FakeIncoming(self.target)
@@ -732,11 +733,13 @@ class Cluster:
             self.pumps.append(FakePump())
             return self.pumps[-1], f"/run/crosscluster/x/{name}.sock"
 
-        def dial(_transport: str, name: str, *rest: Any) -> Any:
+        def dial(_transport: str, name: str, kind: Kind, stream: str, *rest: Any) -> Any:
             self.pumps.append(FakePump())
             self.dialled.append(name)
             self.opaque_keys.append(rest[-1])
-            if name in self.unreachable:
+            again, self.streams = stream in self.streams, [*self.streams, stream]
+            if name in self.unreachable or stream in self.unreachable or (again and kind is Kind.CONTROL):
+                self.pumps[-1].peer = None
                 self.pumps[-1].ended = PumpEnd(EndReason.REFUSED, False, "no answer")
             return self.pumps[-1]
 

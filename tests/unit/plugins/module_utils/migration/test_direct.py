@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import pytest
+from unit.fakes import migration_run
 from unit.fakes.migration_run import POINT, context_of, run
-from unit.fakes.migration_world import Cluster
+from unit.fakes.migration_world import Cluster, Crash
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.machine import Machine
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.steps import STEPS
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.policy import Rejection
 
@@ -125,6 +128,100 @@ def test_source_that_was_let_run_meanwhile_keeps_the_guest(cluster, tmp_path):
     cluster.faults.lose_channel_at = "resume"
     context = run(cluster, tmp_path, **TLS)
     assert (context.facts.phase, cluster.running, cluster.target.ever_ran) == (Phase.ROLLED_BACK, 1, False)
+
+
+def crash_at(cluster, tmp_path, kind, **fields):
+    """A worker that dies right behind a record, and with it the connection to Proxmox's task."""
+
+    class Dying(migration_run.CrashingJournal):
+        def record(self, written, **values):
+            entry = super().record(written, **values)
+            if written == kind and fields.items() <= values.items():
+                raise Crash
+            return entry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migration_run, "CrashingJournal", Dying)
+        context = context_of(cluster, tmp_path, **TLS)
+    with pytest.raises(Crash):
+        Machine(context, STEPS).run(restarted=len(context.journal.records) > 1)
+    context.journal.close()
+    cluster.worker_dies()
+
+
+@pytest.mark.parametrize("phase", ["locked", "reserved", "allocated", "mirroring", "precopy", "switchover"])
+def test_worker_that_was_started_again_leaves_nothing(cluster, tmp_path, phase):
+    crash_at(cluster, tmp_path, "phase", phase=phase)
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue, cluster.qemu.state) == (Phase.ROLLED_BACK, [], "running")
+    assert (cluster.target.vms, cluster.target.volumes, cluster.target.qemu) == ({}, [], "")
+    assert [stream for stream in cluster.streams if "control" in stream] == ["control", "control.2"]
+    assert cluster.incoming.calls[-1][0] == "bye"
+
+
+def test_third_worker_has_a_name_of_its_own(cluster, tmp_path):
+    crash_at(cluster, tmp_path, "phase", phase="mirroring")
+    crash_at(cluster, tmp_path, "source_state")
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.ROLLED_BACK, [])
+    assert cluster.streams[-1] == "control.2"  # the second worker did not come so far
+
+
+def test_name_in_the_journal_counts_as_used(cluster, tmp_path):
+    crash_at(cluster, tmp_path, "phase", phase="mirroring")
+    crash_at(cluster, tmp_path, "control", number=2)
+    run(cluster, tmp_path, **TLS)
+    assert cluster.streams[-1] == "control.3"
+
+
+@pytest.mark.parametrize("kind", ["COMMITTED", "SOURCE_FENCED"])
+def test_worker_that_was_started_again_behind_the_commit_takes_the_lock_off(cluster, tmp_path, kind):
+    crash_at(cluster, tmp_path, kind)
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
+    assert (cluster.target.vms[200]["lock"], cluster.running, cluster.qemu.alive) == ("", 1, False)
+
+
+def test_worker_that_was_started_again_behind_the_intent_proves_who_owns_the_guest(cluster, tmp_path):
+    """It does not know any more what the VM was like (I2), so it goes back on proof (I4), and leaves nothing."""
+    crash_at(cluster, tmp_path, "COMMIT_INTENT")
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue, cluster.target.ever_ran) == (Phase.ROLLED_BACK, [], False)
+    assert (cluster.qemu.state, cluster.target.vms) == ("running", {})
+
+
+def test_incoming_worker_that_is_gone_is_looked_for_a_few_seconds(cluster, tmp_path):
+    crash_at(cluster, tmp_path, "phase", phase="precopy")
+    cluster.unreachable.add("control")
+    began = cluster.clock.now
+    context = run(cluster, tmp_path, **TLS)
+    assert context.facts.phase is Phase.ROLLED_BACK
+    assert [entry["kind"] for entry in context.facts.residue] == ["vm", "volume", "task"]
+    assert cluster.clock.now - began < 30.0
+    assert set(cluster.streams[-2:]) == {"control.2"}  # a name that nobody took is tried again
+
+
+def test_control_that_the_network_took_is_dialled_again(cluster, tmp_path):
+    """Everything was silent for a while, so everything was cut; Proxmox's channel as well."""
+
+    def cut(command):
+        if command == "start":
+            cluster.target.connection.drop()
+            for pump in cluster.pumps:
+                pump.ended = PumpEnd(EndReason.PEER_SILENT, False)
+
+    cluster.faults.before = cut
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.ROLLED_BACK, [])
+    assert cluster.streams[-1] == "control.2"
+
+
+def test_next_transport_has_a_control_of_its_own(cluster, tmp_path):
+    cluster.unreachable.add("disk/scsi0")
+    point = {**POINT, "rejected": {}}
+    context = run(cluster, tmp_path, transports=["tls", "qemu-tls"], incoming=point)
+    assert context.facts.phase is Phase.ROLLED_BACK
+    assert [stream for stream in cluster.streams if "control" in stream] == ["control", "control.2"]
 
 
 def test_no_rate_is_guessed_where_the_peer_tells_what_it_took(cluster, tmp_path):

@@ -12,7 +12,7 @@ from unit.fakes.migration_world import Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import qemu_tls
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.states import Phase
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, Kind, PumpEnd
 
 TLS_ONLY = {**POINT, "planes": ["tls"]}
 QEMU_TLS = {"transports": ["qemu-tls"], "incoming": TLS_ONLY}
@@ -155,7 +155,7 @@ def test_refusal_of_the_source_names_the_certificate_of_the_target(cluster, tmp_
 def explained(cluster, tmp_path, end, words="ram_save_setup failed: Input/output error", **options):
     context = context_of(cluster, tmp_path, **{**QEMU_TLS, **options})
     context.incoming = cluster.incoming
-    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", "")
+    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", Kind.RAM, "ram", None, "")
     context.pumps["ram"].ended = PumpEnd(end, False) if end else None
     cluster.target.qemu = cluster.target.qemu or "inmigrate"
     error = qemu_tls.explain(context, "ram", words)
@@ -187,7 +187,7 @@ def test_target_that_has_let_somebody_in_did_not_refuse(cluster, tmp_path):
 
 def test_lost_control_explains_nothing(cluster, tmp_path):
     context = context_of(cluster, tmp_path, **QEMU_TLS)
-    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", "")
+    context.pumps["ram"] = context.world.dial("qemu-tls", "ram", Kind.RAM, "ram", None, "")
     context.pumps["ram"].ended = PumpEnd(EndReason.SERVER_CLOSED, False)
     assert qemu_tls.explain(context, "ram", "Input/output error") is None
 
