@@ -11,7 +11,9 @@ Rules (safety I1, I4, I6, I12; pve-cli 3):
 * Nothing is done while the tunnel task runs: a command it has read may still take effect, up to ten seconds later.
 * Nothing is done to a VM that does not carry the recorded uuid and lock. Before ``config`` was sent a VM has no uuid;
   then it must be an empty one with the lock ``create`` that was written while the task ran.
-* A VM that runs, or whose task log shows ``resume``, is never removed: its disks may be the newer ones.
+* A VM that runs, or whose task log shows ``resume``, is never removed: its disks may be the newer ones. One whose QEMU
+  does not answer is removed only if nobody of ours can have let it run: the source has written no COMMIT_INTENT, and
+  the log of the ended task is there and shows no ``resume``. Under our lock only root on that node could have done so.
 * A VM is resumed only with COMMIT_INTENT, and unlocked only after the source was fenced. One that its owner had paused
   or stopped is not resumed.
 * A volume is freed only if it was recorded and nothing refers to it; ``pvesm free`` itself would not ask.
@@ -329,7 +331,7 @@ def _refuse_lock(recorded: Recorded, config: VmConfig) -> None:
 
 def _refuse_run(recorded: Recorded, observed: Observed) -> None:
     """Refuses to remove what may hold newer data than the source."""
-    if observed.resume_received or (observed.run_state is not None and observed.run_state not in NEVER_RAN):
+    if observed.resume_received or not _never_ran(recorded, observed):
         raise TargetMayHaveRun(
             f"{recorded.name} is {observed.status} and may have run here",
             object=recorded.name,
@@ -341,6 +343,14 @@ def _refuse_run(recorded: Recorded, observed: Observed) -> None:
             object=recorded.upid or recorded.name,
             remedy="Decide by hand whose disks count.",
         )
+
+
+def _never_ran(recorded: Recorded, observed: Observed) -> bool:
+    """Whether the guest has executed nothing here, by QEMU's word; or, if it does not answer, because nobody let it."""
+    if observed.run_state == "unknown":
+        let_run = recorded.commit_intent or observed.resume_received is not False
+        return observed.config is not None and not let_run
+    return observed.run_state is None or observed.run_state in NEVER_RAN
 
 
 def _refuse_shared(recorded: Recorded, observed: Observed, named: Tuple[str, ...]) -> None:
@@ -403,6 +413,8 @@ def _confirm(recorded: Recorded, node: TargetNode, step: Step) -> None:
     if config is None or config.uuid not in ("", recorded.uuid):
         raise VmidReused(f"{recorded.name} changed hands meanwhile", object=recorded.name)
     _refuse_lock(recorded, config)
+    if step.action is Action.STOP and node.run_state(recorded.vmid) == "running":  # it did not answer before
+        raise TargetMayHaveRun(f"{recorded.name} runs here", object=recorded.name)
 
 
 def _diff(recorded: Recorded, seen: Observed, steps: List[Step], goal: Goal) -> Dict[str, Any]:

@@ -179,7 +179,9 @@ def test_volume_in_use_is_kept_and_told():
         ("TARGET_LOCK_CHANGED", FakeNode(text(lock=""), "inmigrate")),
         ("TARGET_LOCK_CHANGED", FakeNode(text(lock="backup"), "inmigrate")),
         ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "running")),
-        ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "unknown")),
+        ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "unknown", log=None)),
+        ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "unknown", log=[RESUME_RECEIVED])),
+        ("TARGET_MAY_HAVE_RUN", FakeNode(None, "unknown")),
         ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "io-error")),
         ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "shutdown")),
         ("TARGET_MAY_HAVE_RUN", FakeNode(text(), "paused", log=[RESUME_RECEIVED])),
@@ -198,6 +200,21 @@ def test_removal_after_the_intent_needs_the_log_of_the_task():
     node = FakeNode(text(), None)
     recover(recorded(commit_intent=True), node, "removed")
     assert actions(node) == ["destroy"]
+
+
+def test_silent_qemu_that_nobody_let_run_is_removed():
+    """It stands still, on storage or by a signal: before COMMIT_INTENT nobody has sent `resume`."""
+    node = FakeNode(text(), "unknown")
+    recover(recorded(), node, "removed")
+    assert actions(node) == ["stop", "destroy"]
+    assert refused(FakeNode(text(), "unknown"), commit_intent=True) == "TARGET_MAY_HAVE_RUN"
+
+
+def test_qemu_that_answers_at_last_that_it_runs_is_left_alone():
+    node = FakeNode(text(), "unknown")
+    answers = iter(["unknown", "running"])
+    node.run_state = lambda _vmid: next(answers)
+    assert refused(node) == "TARGET_MAY_HAVE_RUN"
 
 
 def test_lock_that_was_recorded_is_the_only_one_taken_for_its_own():
@@ -282,7 +299,8 @@ def test_no_world_lets_it_touch_what_may_run_or_is_foreign(goal):
         done = set(actions(node))
         if config in (text(uuid=OTHER), text(lock=""), text(lock="backup")):
             assert not done
-        may_have_run = (config and state in ("running", "unknown", "shutdown")) or log == (RESUME_RECEIVED,)
+        silent = state == "unknown" and (intent or log != ())
+        may_have_run = (config and (silent or state in ("running", "shutdown"))) or log == (RESUME_RECEIVED,)
         if goal == "removed" and may_have_run:
             assert not done
         if "resume" in done:
