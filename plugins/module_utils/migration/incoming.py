@@ -75,6 +75,7 @@ class _Guest:
         self.socket = sock
         self.newcomer = newcomer
         self.out = b""
+        self.is_refused = False  # it may still take in why
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -317,7 +318,11 @@ class Incoming:
     def _look_at_clock(self) -> None:
         now = self._clock()
         for number in self._door.late(now):
-            self._turn_away(self._guests[number], Turned.LATE, "it took too long")
+            guest = self._guests[number]
+            if guest.is_refused:
+                self._let_go(guest)
+            else:
+                self._turn_away(guest, Turned.LATE, "it took too long")
         if self._errand is None and not self._streams and now - self._alone_since >= self.settings.lifetime:
             self.stop("nobody was connected for the lifetime")
         if self._ending:
@@ -383,6 +388,8 @@ class Incoming:
         number = guest.fileno()
         if self._guests.get(number) is not guest:
             return None  # gone since the poll
+        if guest.is_refused:
+            return self._see_off(guest)
         try:
             if events & ~select.POLLOUT and not guest.newcomer.stream:
                 room = self._door.room(number)
@@ -397,15 +404,38 @@ class Incoming:
         except BlockingIOError:
             return None
         except TransportError as error:
-            with contextlib.suppress(OSError):
-                guest.flush()  # why, as far as it may know; who does not take it now will not hear it
-            return self._turn_away(guest, Turned.FAILED, str(error))
+            _LOG.info("a connection is refused: %s", error)
+            guest.is_refused = True
+            self._door.parts(number, Turned.FAILED, self._clock())
+            return self._see_off(guest)
         except OSError as error:
             return self._turn_away(guest, Turned.FAILED, str(error.strerror))
         return None
 
+    def _see_off(self, guest: _Guest) -> None:
+        """Say why, as far as it may know, and read on for a moment.
+
+        A close with unread input would reset our last words on their way (direct-transports 4.5).
+        """
+        number = guest.fileno()
+        try:
+            if guest.flush():
+                guest.socket.shutdown(socket.SHUT_WR)
+            room = self._door.room(number)
+            data = guest.socket.recv(min(_READ, room)) if room else b""
+            if data:
+                return self._door.heard(number, len(data))
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            _LOG.debug("it did not wait for the reason: %s", error.strerror)
+        return self._let_go(guest)
+
     def _turn_away(self, guest: _Guest, reason: Turned, why: str) -> None:
         _LOG.info("a connection was turned away: %s", why)
+        self._let_go(guest, reason)
+
+    def _let_go(self, guest: _Guest, reason: Optional[Turned] = None) -> None:
         self._door.left(guest.fileno(), reason)
         del self._guests[guest.fileno()]
         guest.socket.close()

@@ -37,6 +37,7 @@ class AcceptLimits:
     rate: float = 4.0
     deadline: float = 5.0  # for TLS and the greeting together
     bytes: int = 65536  # read from one of them before it is known
+    parting: float = 1.0  # seconds for one that was refused to take in why
 
 
 @dataclass
@@ -91,6 +92,12 @@ class Door:
     def heard(self, number: int, length: int) -> None:
         """``length`` bytes were read from it."""
         self._guests[number].read += length
+
+    def parts(self, number: int, turned: Turned, now: float) -> None:
+        """It is turned away and may read why for a moment; until it has :meth:`left` it counts as waiting."""
+        self._count(turned)
+        guest = self._guests[number]
+        guest.deadline = min(guest.deadline, now + self._limits.parting)
 
     def left(self, number: int, turned: Optional[Turned] = None) -> None:
         """It is known now, or was turned away."""

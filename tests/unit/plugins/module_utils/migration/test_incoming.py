@@ -32,7 +32,11 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.migration.c
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import Recorded
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_settings import IncomingSettings
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import direct_end, pump, wire
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import GreetingRefused, TlsFailed
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import (
+    GreetingRefused,
+    LinkLost,
+    TlsFailed,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.firewall import Firewall
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import DirectSettings, kind_of
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.pump_handle import PumpHandle
@@ -164,7 +168,7 @@ class Stream:
             assert time.monotonic() < deadline, self.seen
             try:
                 frames = self.end.receive()
-            except TlsFailed:  # cut without a close notify
+            except (LinkLost, TlsFailed):  # cut: a reset, or no close notify
                 frames = None
             if frames is None:
                 self.seen.append("eof")
@@ -177,7 +181,8 @@ class Stream:
                     self.seen.append(frame.fields)
             if not self.end.heard:
                 select.select([self.end.fileno()], [], [], 0.2)
-                self.end.send(wire.beat(0))
+                with contextlib.suppress(LinkLost):  # it shows at the next read
+                    self.end.send(wire.beat(0))
 
     def wait_for(self, kind, seconds=5.0):
         self.until(lambda: kind in self.seen, seconds)
@@ -500,7 +505,7 @@ def test_the_two_keys_are_no_substitute_for_each_other(start, dial, vm, tmp_path
         with pytest.raises(GreetingRefused, match="does not know the key"):
             dial(status, "ram", **options)
     dial(status, "ram", plane="tcp").open()  # clear text, as asked for
-    assert vm.came == 1
+    wait_until(lambda: vm.came == 1)
 
 
 @pytest.mark.parametrize(("options", "plane"), [({"transports": ("tcp", "qemu-tls")}, "tcp"), ({}, "tls")])
@@ -508,6 +513,36 @@ def test_key_is_told_over_tls_only_and_only_where_qemu_tls_is_served(start, dial
     with pytest.raises(Recorded) as refusal:
         control_of(dial, start(**options), plane=plane).ask("opaque_key")
     assert refusal.value.code == "REQUEST_INVALID"
+
+
+def refused_peer(status):
+    """One that says more than is read before it is refused."""
+    hello = wire.message(FrameKind.HELLO, {"v": 1, "mid": "00" * 16, "stream": "ram", "nonce": "cd" * 32})
+    sock = socket.create_connection((OWN, status["port"]), 2, (PEER, 0))
+    sock.sendall(hello + bytes(40000))
+    return sock
+
+
+def test_who_is_refused_hears_why_although_it_was_not_heard_out(start):
+    """A close with unread input would be a reset, which may take the reason along."""
+    with refused_peer(start()) as sock:
+        sock.settimeout(5)
+        said = b""
+        while chunk := sock.recv(4096):  # to the end: no reset
+            said += chunk
+    assert b"REFUSED" in said
+    assert incoming_start.running(ID)["turned"]["failed"] == 1
+
+
+def test_who_is_refused_and_stays_is_closed_in_a_moment(start):
+    status = start()
+    with refused_peer(status) as sock:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(b"\0")  # and on and on
+                time.sleep(0.05)
+        assert time.monotonic() - began < 4.0
 
 
 def test_strangers_change_nothing_for_the_source(start, dial, vm, tmp_path, monkeypatch):

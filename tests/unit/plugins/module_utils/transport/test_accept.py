@@ -49,6 +49,26 @@ def test_door_tells_when_to_look_again():
     assert door.late(5.0) == [1]
 
 
+def test_who_is_refused_may_read_why_and_counts_until_it_has_left():
+    door = Door(PEER)
+    for number in range(LIMITS.waiting):
+        door.arrived(number, PEER, 0.0)
+    door.parts(0, Turned.FAILED, 1.0)
+    assert door.turned[Turned.FAILED] == 1
+    assert not door.is_open(1.5)
+    assert (door.late(1.9), door.late(2.0)) == ([], [0])
+    door.left(0)
+    assert door.is_open(2.0)
+    assert door.turned[Turned.FAILED] == 1
+
+
+def test_parting_does_not_put_the_deadline_off():
+    door = Door(PEER)
+    door.arrived(1, PEER, 0.0)
+    door.parts(1, Turned.FAILED, 4.5)
+    assert door.late(5.0) == [1]
+
+
 def test_deadline_is_not_put_off_by_what_is_said():
     door = Door(PEER)
     door.arrived(1, PEER, 0.0)
