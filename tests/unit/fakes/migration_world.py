@@ -580,7 +580,11 @@ class FakeTunnel:
         self._command("resume", go)
 
     def nbdstop(self, timeout: Optional[float] = None) -> None:
-        self._command("nbdstop", lambda: None)
+        def end() -> None:
+            if not self.made:
+                raise CommandRefused("nbdstop", "NBD server not running", object="tunnel")
+
+        self._command("nbdstop", end)
 
     def stop(self) -> None:
         def kill() -> None:

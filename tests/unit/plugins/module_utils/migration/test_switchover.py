@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from unit.fakes.migration_run import context_of, run
-from unit.fakes.migration_world import Cluster
+from unit.fakes.migration_world import CONFIG, Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import switchover
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import TargetUnexpected
@@ -38,6 +38,28 @@ def test_switchover_that_does_not_end_goes_back(tmp_path):
     assert context.facts.phase is Phase.ROLLED_BACK
     assert cluster.qemu.state == "running"
     assert cluster.clock.now - before < 40
+
+
+def test_monitor_may_be_mute_as_long_as_the_pump_lets_the_switchover_last(tmp_path):
+    cluster = Cluster()
+    patience = []
+    asked = cluster.qemu.run
+
+    def watched(command, arguments=None, timeout=5.0):
+        if command == "query-migrate" and cluster.qemu.migration == "device":
+            patience.append(timeout)
+        return asked(command, arguments, timeout)
+
+    cluster.qemu.run = watched
+    run(cluster, tmp_path)
+    assert patience
+    assert patience[0] > switchover.SWITCHOVER_DEADLINE
+
+
+def test_target_without_a_disk_has_no_nbd_server_to_stop(tmp_path):
+    disk = next(line for line in CONFIG.splitlines(keepends=True) if line.startswith("scsi0"))
+    cluster = Cluster(text=CONFIG.replace(disk, "").replace("order=scsi0", "order=net0"))
+    assert run(cluster, tmp_path).facts.phase is Phase.COMPLETED
 
 
 def test_completed_source_with_a_target_that_is_not_loaded_goes_back(tmp_path):
