@@ -43,6 +43,12 @@ def listening_port(host: Any) -> int:
     return 0
 
 
+def incoming_logs(host: Any) -> dict[str, str]:
+    """What each of the incoming workers of a host has logged, by the name of its file."""
+    base = Path(host.path("/var/lib/crosscluster/incoming"))
+    return {path.name: path.read_text(encoding="utf-8") for path in base.glob("*.log")}
+
+
 def assert_nobody_listens(vm: Any) -> None:
     """No listener, no rule, no file of an incoming worker is left on the target."""
     assert json.loads(vm.target_host.run(["nft", "-j", "list", "tables"]).stdout)["nftables"][1:] == []

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens on the migration network learns nothing of the guest, unless clear text was asked for."""
+"""Who listens on the migration network learns nothing of the guest, unless clear text was asked for; who talks on it
+disturbs nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ import struct
 
 import pytest
 
+from e2e.attackers import STRANGERS, Attacker, in_the_middle, replaying, steal_certificate
 from e2e.capture import Capture
-from e2e.direct import PORTS, over
+from e2e.direct import PORTS, assert_nobody_listens, incoming_logs, listening_port, over
+from e2e.test_guard import until
 from lab.network import Segment
 from lab.vms import Disk
 
@@ -20,8 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 MIB = 1 << 20
 HANDSHAKE = b"\x16\x03"  # a TLS record of the handshake, of any version (RFC 8446 5.1)
+ALERT = b"\x15\x03"
 FRAMES = range(1, 11)  # direct-transports 5: type, three zero bytes, length, payload
-HELLO, CHALLENGE, DATA = 1, 2, 7
+HELLO, CHALLENGE, DATA, ABORT = 1, 2, 7, 10
 STARTTLS = 5  # an option of NBD
 
 
@@ -102,3 +106,109 @@ def test_capture_shows_the_guest_only_where_clear_text_was_asked_for(mover, cert
         assert all(secured)
     else:
         assert_encrypted_by_qemu(capture.streams)
+
+
+# -- who talks ------------------------------------------------------------------------------------------------------
+
+
+def assert_moved_alone(vm, before):
+    """The guest went on, each stream stood once, and the strangers were turned away; gives the log."""
+    vm.assert_moved()
+    vm.assert_guest_went_on()
+    assert_nobody_listens(vm)
+    (log,) = (text for name, text in incoming_logs(vm.target_host).items() if name not in before)
+    streams = [line.split(" stands")[0].rsplit(" ", 1)[1] for line in log.splitlines() if " stands" in line]
+    assert sorted(streams) == ["control", "disk/scsi0", "ram"]
+    assert "a connection was turned away" in log
+    return log
+
+
+@pytest.fixture
+def foreign(lab):
+    """A second address of the source's host in the migration network."""
+    host = lab.host("alpha1")
+    address = host.addresses.migration4.ip + 100
+    words = [f"{address}/{host.addresses.migration4.network.prefixlen}", "dev", Segment.MIGRATION.value]
+    host.run(["ip", "address", "add", *words])
+    yield str(address)
+    host.run(["ip", "address", "del", *words])
+
+
+def test_strangers_who_come_first_change_nothing(mover, certificates, foreign):
+    """They come from the peer's own address, before it; one comes from another. The move passes, and none is heard."""
+    vm = mover().create()
+    before = incoming_logs(vm.target_host)
+    pki = steal_certificate(vm.source_host, vm.target_host)
+    where = (vm.target_host.migration_address, foreign, pki, vm.target_host.name)
+    with Attacker(vm.source_host, STRANGERS, *where, announces=False) as strangers:
+        play = vm.controller.start("migrate", extra=over(vm, "tls"))
+        port = until(lambda: listening_port(vm.target_host), "the listener", play)
+        heard = strangers.told(f"{port}\n")
+    play.wait().expect(0)
+    log = assert_moved_alone(vm, before)
+    assert heard["version"] == "TLSv1.3"
+    assert b"PEER_CERTIFICATE_REFUSED" in bytes.fromhex(heard["wrong name"])
+    assert heard["other address"] == "kept out"
+    assert set(heard["silent"]) == {""}
+    assert all(not said or bytes.fromhex(said).startswith(ALERT) for said in heard["garbage"])
+    assert log[: log.index(" stands")].count("a connection was turned away") >= 8, "the strangers were not there first"
+
+
+@pytest.mark.parametrize("transport", ["tls", "tcp"])
+def test_replayed_hello_opens_nothing(mover, certificates, transport):
+    """All that the source said at the start of its first connection, said once more by somebody else."""
+    vm = mover().create([Disk()])
+    before = incoming_logs(vm.target_host)
+    with replaying(vm.source_host, vm.target_host) as attacker:
+        run = vm.controller.run("migrate", extra=over(vm, transport)).expect(0)
+        told = attacker.told()
+    assert run.result()["transport"] == transport
+    assert_moved_alone(vm, before)
+    said, heard = bytes.fromhex(told["said"]), bytes.fromhex(told["heard"])
+    if transport == "tcp":
+        assert b'"stream"' in said
+        assert frame_kinds(heard) == [CHALLENGE, ABORT]
+    else:
+        assert said.startswith(HANDSHAKE)
+        assert not heard or heard.startswith((HANDSHAKE, ALERT))
+
+
+MIDDLE = [("tls", "plain"), ("tls", "reset"), ("tls", "older TLS"), ("tcp", "passes on")]
+
+
+@pytest.mark.parametrize(("transport", "how"), MIDDLE)
+def test_attacker_in_the_middle_gets_no_byte_of_the_guest(mover, certificates, transport, how):
+    """One listed transport is that one or none: the play fails before anything is written, and says why."""
+    vm = mover().create([Disk()])
+    with in_the_middle(vm.source_host, vm.target_host, how) as attacker:
+        run = vm.controller.run("migrate", extra=over(vm, transport))
+        said = [bytes.fromhex(each) for each in attacker.told()]
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    vm.assert_stayed()
+    vm.assert_nothing_on_target()
+    assert_nobody_listens(vm)
+    assert said, "nobody came to the attacker"
+    if transport == "tls":
+        assert {kind for each in said for kind in record_kinds(each)} <= {HANDSHAKE[0], ALERT[0]}
+    else:
+        assert {tuple(frame_kinds(each)) for each in said} == {(HELLO,)}
+
+
+def record_kinds(data):
+    """The types of the TLS records that follow each other in some bytes; anything else is an error."""
+    kinds, at = [], 0
+    while at < len(data):
+        assert data[at + 1] == HANDSHAKE[1], data[at : at + 80]
+        kinds.append(data[at])
+        at += 5 + int.from_bytes(data[at + 3 : at + 5], "big")
+    return kinds
+
+
+def frame_kinds(data):
+    """The types of the frames that follow each other in some bytes."""
+    kinds, at = [], 0
+    while at < len(data):
+        kinds.append(data[at])
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "big")
+    return kinds
