@@ -11,6 +11,7 @@ memory buffers: an ``SSLSocket`` costs two system calls per record (direct-trans
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import socket
@@ -64,8 +65,9 @@ class DirectEnd:
         payload = wire.MAX_DATA[plane]
         self._frame = memoryview(bytearray(wire.HEADER_SIZE + payload))
         self._length = -1  # of the payload whose header stands in front
-        self._batch = memoryview(bytearray(BATCH))
-        self._encrypted = memoryview(bytearray(ENCRYPTED if handshake else 0))
+        # Pages that nothing was read into cost nothing: to a source hardly anything comes.
+        self._batch = memoryview(mmap.mmap(-1, BATCH))
+        self._encrypted = memoryview(mmap.mmap(-1, ENCRYPTED) if handshake else b"")
         self._out: Buffer = b""  # not yet taken by the kernel from _sent on
         self._sent = 0
         self._eof = False

@@ -14,7 +14,6 @@ import re
 import ssl
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Type
 
 from ..errors import Side
@@ -80,7 +79,7 @@ class Credentials:
 
     def file(self, name: str) -> str:
         """Path of a file of the domain."""
-        return str(Path(self.directory, name))
+        return f"{self.directory}/{name}"
 
     @property
     def ca(self) -> str:
@@ -126,7 +125,8 @@ def own_certificate(credentials: Credentials, side: Side) -> Certificate:
     """The certificate that this node shows on this side, read from its file; raises CredentialsUnusable."""
     path = credentials.certificate(side)
     try:
-        return certificates_of(Path(path).read_text(encoding="ascii"), side, path)[0]
+        with open(path, encoding="ascii") as file:
+            return certificates_of(file.read(), side, path)[0]
     except (OSError, ValueError, CertificateUnreadable) as error:
         raise _unusable(side, path, error) from error
 
@@ -275,7 +275,7 @@ class Handshake:
     def _refused(self, finding: "_Finding", **facts: Any) -> TlsFailed:
         if finding.cause in (Cause.CRL_EXPIRED, Cause.CRL_MISSING):  # a file of ours
             return self._error(CredentialsUnusable, self.side, self._credentials.crl, finding, **facts)
-        shown = Path(self._credentials.certificate(_other(self.side))).name
+        shown = self._credentials.certificate(_other(self.side)).rpartition("/")[2]
         return self._error(CertificateRefused, _other(self.side), f"{shown} of {self.peer_name}", finding, **facts)
 
     def _refused_by_peer(self, alert: str) -> TlsFailed:
@@ -313,7 +313,7 @@ def _context(protocol: int, credentials: Credentials, side: Side) -> ssl.SSLCont
     try:
         context.load_verify_locations(path)
         path = credentials.crl
-        if Path(path).exists():
+        if _exists(path):
             context.load_verify_locations(path)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         path = credentials.certificate(side)
@@ -333,6 +333,13 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
         except ssl.SSLError as error:
             if last or error.reason != "KEY_VALUES_MISMATCH":
                 raise
+
+
+def _exists(path: str) -> bool:
+    try:
+        return bool(_existing(path))
+    except FileNotFoundError:
+        return False
 
 
 def _existing(path: str) -> str:
