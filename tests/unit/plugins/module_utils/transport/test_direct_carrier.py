@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -182,13 +183,19 @@ class Gathering:
     def __init__(self, kind: Kind) -> None:
         self.near, self._far = socket.socketpair()
         guard = DirectGuard(DirectLimits(), 0.0)
-        self.carrier = Carrier(DirectEnd(self.near, "tls"), guard, kind, lambda: 0.0, farewell=0.0)
+        self.carrier = Carrier(DirectEnd(self.near, "tcp"), guard, kind, lambda: 0.0, farewell=0.0)
         self.carrier._due, self.carrier._more = direct_carrier.TICK, False
 
     def after(self, came: int) -> Tuple[int, float]:
         """From how many bytes on poll() wakes, and how long it waits for them, in milliseconds."""
         self.carrier._gather(came, 0.0)
         return self.near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), self.carrier._timeout()
+
+    def drain(self) -> None:
+        """Take what was sent."""
+        while self.carrier._peer.pending or select.select([self._far], [], [], 0)[0]:
+            self._far.recv(1 << 20)
+            self.carrier._peer.flush()
 
 
 @pytest.fixture
@@ -225,3 +232,26 @@ def test_last_bytes_of_a_burst_do_not_wait_for_more() -> None:
         assert time.monotonic() - began < 5
     scene.peer.close()
     assert scene.end().reason is EndReason.SERVER_LOST
+
+
+@pytest.mark.parametrize(("kind", "pauses"), [(Kind.RAM, [16_000, 60_000]), (Kind.NBD, [])])
+def test_short_reads_of_bulk_are_followed_by_a_pause(
+    monkeypatch: pytest.MonkeyPatch, kind: Kind, pauses: List[int]
+) -> None:
+    """A word is passed on at once, and a full read says that QEMU waits for us."""
+    sizes = [100, 16_000, 60_000, 100_000, 4096]
+    left, paused = list(sizes), []
+    scene = Gathering(kind)
+
+    class Local:
+        pending = False
+
+        def recv_into(self, room: memoryview) -> Optional[int]:
+            return left.pop(0) if left else None
+
+    monkeypatch.setattr(direct_carrier.time, "sleep", lambda seconds: paused.append(sizes[-len(left) - 1]))
+    while left:
+        scene.carrier._push(Local(), 0.0)  # type: ignore[arg-type]
+        scene.drain()
+    assert paused == pauses
+    scene.near.close()
