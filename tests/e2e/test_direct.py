@@ -93,6 +93,19 @@ def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates
     assert_nobody_listens(vm)
 
 
+def test_check_mode_says_that_clear_text_is_subject_to_the_proof(mover, certificates):
+    vm = mover().create()
+    network = {"network": str(vm.target_host.addresses.migration4.network)}
+    wanted = {"migrate_vm_incoming": network, "migrate_vm_clear_text": ACCEPTED}
+    run = migrate(vm, ["tcp"], "--check", **wanted).expect(0)
+    assert "transport tcp is subject to the proof of the network" in run.output
+    run = migrate(vm, ["tcp"], "--check", **{**wanted, "migrate_vm_incoming": {"network": "192.0.2.0/24"}})
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    vm.assert_stayed()
+    assert_nobody_listens(vm)
+
+
 def test_running_vm_moves_with_the_tls_of_qemu(mover, certificates):
     """Disks and RAM; afterwards the QEMU that runs the guest has nothing of it any more."""
     vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16), Disk("virtio0", "fast", 64, "qcow2", fill_mib=8)])

@@ -62,7 +62,7 @@ class WorkerEngine:
         if arrived is not None:
             return arrived
         source, target = SourceNode(spec.vmid), _target(spec, secret)
-        choice = _choice(spec, key)
+        choice = _choice(spec, key, proof_follows=True)
         plan = preflight.look(spec, source, qemu_of(spec.vmid))
         preflight.check_target(spec, plan, target)
         return {
@@ -70,6 +70,7 @@ class WorkerEngine:
             "finished": True,
             "transport": choice.name,
             "transports_rejected": choice.rejected_as_list(),
+            "warnings": [_PROOF_FOLLOWS] if choice.name == "tcp" else [],
             "would_create": {
                 "node": spec.target.node,
                 "vmid": spec.vmid if spec.target.vmid == "same" else spec.target.vmid,
@@ -415,9 +416,13 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
     return facts
 
 
-def _choice(spec: Spec, key: str) -> policy.Choice:
+_PROOF_FOLLOWS = "transport tcp is subject to the proof of the network, for which check mode sends nothing"
+
+
+def _choice(spec: Spec, key: str, proof_follows: bool = False) -> policy.Choice:
     """The transport to begin with; what only shows when it is dialled, the worker finds out before any write."""
-    return policy.choose(spec.transports, available(spec.incoming, bool(key), bad_credentials, time.time()))
+    known = available(spec.incoming, bool(key), bad_credentials, time.time(), proof_follows)
+    return policy.choose(spec.transports, known)
 
 
 def _target(spec: Spec, secret: str) -> TargetApi:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..network.addresses import is_within, parse_network
+from ..network.evidence import State
 from ..network.verdict import Statement, Verdict
 from ..transport.handshake import is_migration_id
 from ..transport.policy import Rejection
@@ -141,7 +142,11 @@ def _why(rejection: Mapping[str, Any]) -> str:
 
 
 def available(
-    point: MeetingPoint, has_key: bool, bad_credentials: Callable[[str, str], Optional[Rejection]], now: float
+    point: MeetingPoint,
+    has_key: bool,
+    bad_credentials: Callable[[str, str], Optional[Rejection]],
+    now: float,
+    proof_follows: bool = False,
 ) -> Dict[str, Optional[Rejection]]:
     """Per transport None (usable as far as can be seen before anything is opened) or why not.
 
@@ -150,11 +155,15 @@ def available(
         has_key: Whether the key for ``tcp`` was given.
         bad_credentials: What is wrong with this node's certificate of a trust domain for a transport.
         now: Seconds since 1970.
+        proof_follows: Check mode, in which nothing is sent: of the proof of the network only what has failed counts.
     """
     return {
         "websocket": None,
         "tls": point.rejected.get("tls") or _refused(point, "tls") or bad_credentials(point.credentials, "tls"),
-        "tcp": point.rejected.get("tcp") or _refused(point, "tcp") or _no_key(has_key) or _no_proof(point, now),
+        "tcp": point.rejected.get("tcp")
+        or _refused(point, "tcp")
+        or _no_key(has_key)
+        or _no_proof(point, now, proof_follows),
         "qemu-tls": point.rejected.get("qemu-tls")
         or _refused(point, "tls")
         or bad_credentials(point.credentials, "qemu-tls"),
@@ -174,7 +183,7 @@ def _no_key(has_key: bool) -> Optional[Rejection]:
     return None if has_key else Rejection("KEY_ABSENT", "the key of the two workers was not given (incoming_key)")
 
 
-def _no_proof(point: MeetingPoint, now: float) -> Optional[Rejection]:
+def _no_proof(point: MeetingPoint, now: float, proof_follows: bool) -> Optional[Rejection]:
     """Clear text needs a network proven within 15 minutes and a person who answers for it (safety 10)."""
     if not point.clear_text or not Statement.parse(point.clear_text).holds_at(now):
         return Rejection(
@@ -184,13 +193,15 @@ def _no_proof(point: MeetingPoint, now: float) -> Optional[Rejection]:
         return Rejection("NETWORK_NOT_PROVEN", "there is no verdict of the role trusted_network")
     verdict = Verdict.parse(point.network)
     trust = verdict.trust_at(now)
-    if trust.clear_text_allowed:
+    failed = [check for check in verdict.checks if check.state is State.FAILED]
+    if trust.clear_text_allowed or (proof_follows and not failed):
         # Each node has exactly one address in a proven network (check 2): what is in it is the proven peer itself.
         network = parse_network(verdict.network)
         for address in (point.own_address, point.address):
             if not address or not is_within(ipaddress.ip_address(address), network):
                 what = address or "an address that is not told"
-                return Rejection("NETWORK_NOT_PROVEN", f"the network {network} was proven, and {what} is not in it")
+                return Rejection("NETWORK_NOT_PROVEN", f"{what} is not in the network to be proven, {network}")
         return None
     age = "" if trust is verdict.trust else f", {int(now - verdict.checked_at)} s ago"
-    return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}")
+    why = f": {failed[0].finding}" if failed else ""
+    return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}{why}")

@@ -87,6 +87,29 @@ def test_what_is_missing_is_named(changes, other, expected):
     assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected, "qemu-tls": expected["tls"]}
 
 
+def looked_at(state):
+    """What check mode has: only one look at each node, nothing that was sent."""
+    checks = [Check(1, node, state, "as it stands") for node in ("a1", "b1")]
+    return judge("a1", "b1", "10.77.0.0/24", checks, now=NOW - 60).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"network": looked_at(State.PASSED)}, None),
+        ({"network": looked_at(State.FAILED)}, "the network 10.77.0.0/24 was found unknown: as it stands"),
+        ({"network": {}}, "there is no verdict of the role trusted_network"),
+        ({"network": looked_at(State.PASSED), "address": "10.78.0.2"}, "10.78.0.2 is not in the network to be proven"),
+    ],
+    ids=["nothing failed", "failed", "no network given", "elsewhere"],
+)
+def test_check_mode_counts_of_the_proof_only_what_has_failed(changes, expected):
+    point = MeetingPoint.parse({**POINT, **changes}, ACCEPTED)
+    found = available(point, True, lambda _domain, _transport: None, NOW, proof_follows=True)["tcp"]
+    assert (found and expected in found.reason) or found is expected
+    assert available(point, True, lambda _domain, _transport: None, NOW)["tcp"].code == "NETWORK_NOT_PROVEN"
+
+
 def test_own_certificate_may_serve_one_transport_and_not_the_other():
     bad = Rejection("CREDENTIALS_UNUSABLE", "its subject is not CN=a1 alone")
     point = MeetingPoint.parse(POINT)
