@@ -6,6 +6,9 @@
 Edge file: sockets, processes, the clock. The listening side is a process of its own for at most a minute, because the
 task that starts it must end before the task on the other node begins. It serves one peer and leaves its report in a
 file of root's, which is read once.
+
+It sets no rule of nft as ``incoming`` does: nothing is behind it that a stranger could reach, who comes from another
+address is closed without a byte, and a rule would outlive a process that is killed, with nobody to take it away.
 """
 
 from __future__ import annotations
