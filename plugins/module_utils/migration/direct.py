@@ -96,7 +96,8 @@ def _take_next(context: Context, error: CrossclusterError) -> None:
     )
     for entry in facts.transports_rejected:
         known[entry["transport"]] = Rejection(entry["code"], entry["reason"])
-    known[facts.transport] = Rejection(error.code, error.message)
+    # A stream that never stood knows more than that it is none.
+    known[facts.transport] = Rejection(str(error.facts.get("code") or error.code), error.message)
     choice = policy.choose(context.spec.transports, known)
     context.note("transport", transport=choice.name, rejected=choice.rejected_as_list())
 

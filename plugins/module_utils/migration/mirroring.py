@@ -182,11 +182,12 @@ def _remove(context: Context, names: Mapping[str, str]) -> None:
 def _check_stream(context: Context, key: str) -> None:
     pump = context.pumps.get(key)
     if pump is not None and pump.ended is not None:
+        where = "the incoming worker" if context.is_direct else "port 8006"
         raise TransferFailed(
             f"the byte stream of disk {key} ended: {getattr(pump.ended.reason, 'value', pump.ended.reason)}",
             side=Side.TARGET,
             object=key,
-            remedy="Look at the network between the source node and port 8006 of the target node",
+            remedy=f"Look at the network between the source node and {where} of the target node",
             facts={"detail": getattr(pump.ended, "detail", "")},
         )
 

@@ -75,9 +75,9 @@ class DirectPump:
         try:
             peer, facts = dial(self._settings, self._secret, self._clock)
         except (GreetingRefused, NetworkChanged, TlsFailed) as error:
-            return PumpEnd(EndReason.REFUSED, False, f"{error.code}: {error.message}")
+            return PumpEnd(EndReason.REFUSED, False, f"{error.code}: {error.message}", error.code)
         except CrossclusterError as error:
-            return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}")
+            return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}", error.code)
         self._channel.tell(EventName.STANDING, {"peer": facts, "pid": os.getpid()})
         return _Source(self._settings, self._limits, peer, self._channel, self.books, self._clock).carry()
 

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Tuple
 
 from ..errors import Side
 from . import wire
-from .errors import GreetingRefused, WireError
+from .errors import GreetingRefused, NetworkChanged, WireError
 from .interface import OPAQUE_KINDS, kind_of
 from .wire import Frame, FrameKind
 
@@ -147,6 +147,7 @@ class SourceGreeting(_Greeting):
 
         Raises:
             GreetingRefused: GREETING_REFUSED, by the target or by us: it does not know the key.
+            NetworkChanged: NETWORK_CHANGED, by the target: its network is not as it was proven.
             WireError: WIRE_INVALID.
         """
         expected, self._expected = self._expected, None  # whatever is wrong ends the greeting
@@ -155,7 +156,10 @@ class SourceGreeting(_Greeting):
         if frame.kind is FrameKind.ABORT:
             fields = frame.fields
             code, text = wire.printable(str(fields.get("code")))[:64], wire.printable(str(fields.get("text", "")))
-            raise self._refused(f"The target worker refused the stream {self.stream}: {code} {text}".strip(), code)
+            message = f"The target worker refused the stream {self.stream}: {code} {text}".strip()
+            if code == NetworkChanged.code:
+                raise NetworkChanged(message, side=Side.TARGET, object=self.stream)
+            raise self._refused(message, code)
         if frame.kind is not expected:
             raise _out_of_turn(frame)
         if frame.kind is FrameKind.CHALLENGE:

@@ -98,11 +98,15 @@ class EndReason(enum.Enum):
 
 @dataclass(frozen=True)
 class PumpEnd:
-    """How a pump ended; ``clean`` means that every byte of both directions arrived where it was going."""
+    """How a pump ended; ``clean`` means that every byte of both directions arrived where it was going.
+
+    ``code`` is that of the error for which a stream never stood, empty in every other case.
+    """
 
     reason: EndReason
     clean: bool
     detail: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)

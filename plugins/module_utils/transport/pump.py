@@ -27,7 +27,8 @@ def main(stdin: int = 0, stdout: int = 1, clock: Callable[[], float] = time.mono
         figures = {**pump.books.stats(), "announced": pump.books.announced}
     except CrossclusterError as error:
         end, figures = PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}"), {}
-    channel.tell(EventName.ENDED, {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, **figures})
+    told = {"reason": end.reason.value, "clean": end.clean, "detail": end.detail, "code": end.code}
+    channel.tell(EventName.ENDED, {**told, **figures})
     channel.close()
     return 0
 

@@ -143,7 +143,7 @@ class PumpHandle:
             f"The stream {self.name} ended {when}: {end.reason.value}{': ' + end.detail if end.detail else ''}",
             side=Side.TARGET,
             object=self.name,
-            facts={"reason": end.reason.value, "detail": end.detail},
+            facts={"reason": end.reason.value, "detail": end.detail, "code": end.code},
         )
 
     def open(self, listen: Optional[str] = None) -> None:
@@ -223,7 +223,8 @@ class PumpHandle:
             self.draining = True
         else:
             reason = EndReason(facts.get("reason", EndReason.DIED.value))
-            self._close(PumpEnd(reason, facts.get("clean") is True, str(facts.get("detail", ""))))
+            detail, code = (str(facts.get(name) or "") for name in ("detail", "code"))
+            self._close(PumpEnd(reason, facts.get("clean") is True, detail, code))
         return event
 
     def _command(self, name: str, value: Any = None) -> None:

@@ -625,7 +625,8 @@ class FakePump:
 
     def wait_standing(self, deadline: float) -> None:
         if self.ended is not None:
-            raise PumpFailed("The stream failed", side=replies_side(), object="stream")
+            facts = {"code": self.ended.code}
+            raise PumpFailed("The stream failed", side=replies_side(), object="stream", facts=facts)
 
     def open(self, listen: Optional[str] = None) -> None:
         self.opened = listen
@@ -718,6 +719,7 @@ class Cluster:
         self.opaque_keys: List[str] = []  # that went along with each
         self.streams: List[str] = []  # what they were called on the wire, where none is opened twice
         self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
+        self.refusal = ""  # the code of why
         self.bad_credentials: Dict[str, Rejection] = {}  # why the source's certificate will not do for a transport
         self.incoming = FakeIncoming(self.target)
         self.lives = 0
@@ -744,7 +746,7 @@ class Cluster:
             again, self.streams = stream in self.streams, [*self.streams, stream]
             if name in self.unreachable or stream in self.unreachable or (again and kind is Kind.CONTROL):
                 self.pumps[-1].peer = None
-                self.pumps[-1].ended = PumpEnd(EndReason.REFUSED, False, "no answer")
+                self.pumps[-1].ended = PumpEnd(EndReason.REFUSED, False, "no answer", self.refusal)
             return self.pumps[-1]
 
         return World(

@@ -57,6 +57,13 @@ def test_next_listed_transport_is_taken_and_the_reason_told(cluster, tmp_path):
     assert told == {"tls": "PUMP_FAILED", "tcp": "INCOMING_REFUSES"}
 
 
+def test_code_of_a_refused_stream_is_that_of_its_transport(cluster, tmp_path):
+    cluster.unreachable.add("control")
+    cluster.refusal = "NETWORK_CHANGED"
+    context = run(cluster, tmp_path, transports=["tls", "websocket"], incoming=POINT)
+    assert [entry["code"] for entry in context.facts.transports_rejected] == ["NETWORK_CHANGED"]
+
+
 def test_stream_that_breaks_while_it_waits_ends_the_migration(cluster, tmp_path):
     cluster.faults.before = lambda command: (
         command == "start" and setattr(cluster.pumps[-1], "ended", PumpEnd(EndReason.PEER_SILENT, False))

@@ -35,6 +35,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.transport i
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import (
     GreetingRefused,
     LinkLost,
+    NetworkChanged,
     TlsFailed,
 )
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.firewall import Firewall
@@ -423,7 +424,7 @@ def test_clear_text_over_a_network_that_has_changed_is_refused_with_the_reason(s
     changed.write_text("check 9")
     status = start()
     for stream in ("control", "ram"):
-        with pytest.raises(GreetingRefused, match=rf"refused the stream {stream}: NETWORK_CHANGED check 9 at .*:60100"):
+        with pytest.raises(NetworkChanged, match=rf"refused the stream {stream}: NETWORK_CHANGED check 9 at .*:60100"):
             dial(status, stream, plane="tcp")
     changed.unlink()
     wait_until(lambda: not incoming_start.running(ID)["streams"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import handshake, wire
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import (
     GreetingRefused,
+    NetworkChanged,
     TransportError,
     WireError,
 )
@@ -103,6 +104,12 @@ def test_source_may_end_the_greeting_with_a_reason():
     with pytest.raises(GreetingRefused, match="by the peer itself, check 3"):
         other.receive(frames(wire.abort("NETWORK_CHANGED", "check 3"))[0])
     assert not other.done
+
+
+def test_target_that_finds_its_network_changed_says_so_by_its_code():
+    with pytest.raises(NetworkChanged, match="check 9") as refused:
+        source().receive(frames(wire.abort("NETWORK_CHANGED", "check 9"))[0])
+    assert refused.value.side.value == "target"
 
 
 def test_stranger_cannot_end_it_so():
