@@ -131,6 +131,7 @@ def test_move_that_the_certificates_do_not_outlast_is_refused_before_the_first_w
     run = vm.controller.run("migrate", extra=over(vm, "tls", move_limits={"deadline": "30 h"}))
     assert run.status != 0
     assert {"NO_TRANSPORT_USABLE", "CREDENTIALS_UNUSABLE"} <= run.codes
+    assert "alpha-alpha1: /etc/crosscluster/pki/crosscluster: the " in run.output
     assert "108000 s are needed. Run the role certificates before the move" in run.output
     assert vm.records() == []
     vm.assert_nothing_on_target()
