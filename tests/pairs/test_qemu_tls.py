@@ -45,15 +45,17 @@ def domain(tmp_path_factory):
     both = ours.pem + other.pem  # who trusts both CAs gets as far as being refused by the other side
     here = ("127.0.0.1",)
     past = -timedelta(days=2)
+    revoked = ours.issue(A)
     return {
         "a": lay(place / "a", ours.pem, ours.issue(A)),
-        "b": lay(place / "b", ours.pem, ours.issue(B, ips=here)),
+        "b": lay(place / "b", ours.pem, ours.issue(B, ips=here), ours.crl(revoked)),
         "a of another CA": lay(place / "a-ca", both, other.issue(A)),
         "b of another CA": lay(place / "b-ca", other.pem, other.issue(B)),
         "a with another name": lay(place / "a-name", ours.pem, ours.issue("x1.example.com")),
         "b with another name": lay(place / "b-name", ours.pem, ours.issue("x1.example.com")),
         "a expired": lay(place / "a-old", ours.pem, ours.issue(A, starts=past, ends=past / 2)),
         "b expired": lay(place / "b-old", ours.pem, ours.issue(B, starts=past, ends=past / 2)),
+        "a revoked": lay(place / "a-revoked", ours.pem, revoked),
         "a without one": lay(place / "a-none", ours.pem, None),
         "ours": ours,
     }
@@ -142,7 +144,7 @@ def test_strangers_are_turned_away_and_the_source_is_let_in(domain, tmp_path):
     nbd, ram = tmp_path / "nbd", tmp_path / "ram"
     with Qemu(tmp_path / "target", f"unix:{ram}") as target, Qemu(tmp_path / "source", fill=b"A") as source:
         arm_target(target, domain["b"], nbd)
-        for stranger in ("a of another CA", "a with another name", "a without one"):
+        for stranger in ("a of another CA", "a with another name", "a revoked", "a without one"):
             arm_source(source, domain[stranger])
             assert cause(refused_disk(source, nbd)) is None, stranger
             assert cause(refused_ram(source, f"unix:{ram}")) is None, stranger
