@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Union
 
 __all__ = ["Figure", "median"]
 
@@ -15,18 +15,18 @@ __all__ = ["Figure", "median"]
 class Figure:
     """One line of build/bench.json; it holds when ``value <= goal``, or ``>=`` with ``at_least``.
 
-    Without a goal it is told, not judged.
+    Without a goal it is told, not judged; then it may be a text.
     """
 
     name: str
-    value: float
+    value: Union[float, str]
     unit: str
     goal: Optional[float] = None
     at_least: bool = False
 
     @property
     def holds(self) -> Optional[bool]:
-        if self.goal is None:
+        if self.goal is None or isinstance(self.value, str):
             return None
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
