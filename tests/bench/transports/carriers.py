@@ -87,23 +87,29 @@ class _Pump:
 
 
 class _Carriers:
-    """What both kinds share: a pump for each stream."""
+    """What all kinds share: a pump for each stream."""
 
-    ends = ("source worker", "target worker")
+    far = "target worker"
+    to_tcp = False  # whether the target's QEMU listens on TCP
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pumps: Dict[str, _Pump] = {}
 
-    def open(self, stream: str) -> str:
-        """Up to the point where QEMU may connect; the path for it."""
-        self.start(stream)
+    def open(self, stream: str, listen: Dict[str, str]) -> str:
+        """Up to the point where QEMU may connect; the path for it.
+
+        Args:
+            stream: RAM or DISK.
+            listen: Where the target's QEMU waits.
+        """
+        self.start(stream, listen)
         self.pumps[stream].hear("listening")
         return self._path(stream)
 
     def cpu(self, stream: str) -> Dict[str, float]:
-        """CPU seconds of the stream's two processes since they began."""
-        return dict(zip(self.ends, (self.pumps[stream].cpu(), self.far_cpu(stream))))
+        """CPU seconds of the stream's processes since they began."""
+        return {"source worker": self.pumps[stream].cpu(), self.far: self.far_cpu(stream)}
 
     def pace(self, stream: str, rate: int) -> None:
         """bytes/s."""
@@ -117,7 +123,7 @@ class _Carriers:
         for pump in self.pumps.values():
             pump.close()
 
-    def start(self, stream: str) -> None:
+    def start(self, stream: str, listen: Dict[str, str]) -> None:
         raise NotImplementedError
 
     def far_cpu(self, stream: str) -> float:
@@ -148,7 +154,7 @@ class Direct(_Carriers):
         with network.target():
             self._target = DirectTarget(directory, plane, _MIGRATION, **settings)
 
-    def start(self, stream: str) -> None:
+    def start(self, stream: str, listen: Dict[str, str]) -> None:
         kind = kind_of(stream)
         if kind is None:
             raise ValueError(stream)
@@ -185,22 +191,21 @@ class Direct(_Carriers):
 class Websocket(_Carriers):
     """A pump and a stand-in for pveproxy for each stream."""
 
-    ends = ("source worker", "proxy")
+    far = "proxy"
 
     def __init__(self, directory: Path, network: Any, names: Dict[str, str]) -> None:
         super().__init__(directory)
         self._network, self._certificates = network, Path(names["target"])
         self._proxies: Dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, stream: str) -> None:
+    def start(self, stream: str, listen: Dict[str, str]) -> None:
         kind = kind_of(stream)
         if kind is None:
             raise ValueError(stream)
         argv = [sys.executable, "-B", "-m", "bench.transports.proxy", self._network.address]
-        near = qemu_socket(self.directory, stream)
         with self._network.target():
             proxy = self._proxies[stream] = subprocess.Popen(
-                [*argv, str(self._certificates), near],
+                [*argv, str(self._certificates), listen["path"]],
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )

@@ -147,7 +147,7 @@ class Bench:
 
     def _listen(self, directory: Path, stream: str, carriers: Any) -> Dict[str, str]:
         """Where the target's QEMU listens."""
-        if carriers is not None:
+        if carriers is not None and not carriers.to_tcp:
             return {"type": "unix", "path": qemu_socket(directory, stream)}
         with self._network.target(), socket.create_server((self._network.address, 0)) as free:
             return {"type": "inet", "host": self._network.address, "port": str(free.getsockname()[1])}
@@ -204,7 +204,8 @@ class _Move:
 
     def _connect(self, stream: str) -> Dict[str, str]:
         """Where the source's QEMU connects to."""
-        return self._listen[stream] if self._carriers is None else {"type": "unix", "path": self._carriers.open(stream)}
+        listen = self._listen[stream]
+        return listen if self._carriers is None else {"type": "unix", "path": self._carriers.open(stream, listen)}
 
     def _follow(self) -> float:
         """From ``migrate`` to its end; when the guest was stopped."""
