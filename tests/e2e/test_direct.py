@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from e2e.direct import ACCEPTED, assert_nobody_listens, rooted
+from e2e.direct import ACCEPTED, assert_nobody_listens, over, rooted
 from e2e.moves import assert_changes_nothing
 from lab.vms import EFI_MIB, Disk
 
@@ -90,6 +93,26 @@ def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates
     vm.assert_moved()
     vm.assert_guest_went_on()
     assert (run.result()["transport"], run.result()["residue"]) == ("tcp", [])
+    assert_nobody_listens(vm)
+
+
+def test_network_that_changes_behind_its_proof_is_found_before_any_write(mover, certificates):
+    """Somebody takes the rule away that lets in the source alone: the target sees it at the first connection."""
+    vm = mover().create()
+    play = vm.controller.start("migrate", extra=over(vm, "tcp"))
+    name = ""
+    while not name and play.poll() is None:
+        tables = json.loads(vm.target_host.run(["nft", "-j", "list", "tables"]).stdout)["nftables"]
+        names = [entry["table"]["name"] for entry in tables if "table" in entry]
+        name = next((each for each in names if re.fullmatch("crosscluster_[0-9a-f]{32}", each)), "")
+    vm.target_host.run(["nft", "delete", "table", "inet", name])
+    run = play.wait(240.0)
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    assert '"code": "NETWORK_CHANGED"' in run.output
+    assert "On the target node the network is not (any more) as it was proven: check 9" in run.output
+    vm.assert_stayed()
+    vm.assert_nothing_on_target()
     assert_nobody_listens(vm)
 
 

@@ -41,6 +41,7 @@ def rollback(context: Context) -> Outcome:
     context.drop_pumps()
     _restore_source(context)
     qemu_tls.disarm(context)
+    _end_tunnel(context)
     direct.reach(context)
     _remove_target(context)
     direct.leave(context)
@@ -142,14 +143,19 @@ def run_again(context: Context) -> None:
         clock.sleep(0.05)
 
 
-def _remove_target(context: Context) -> None:
-    if context.facts.target_vmid is None:
-        return
+def _end_tunnel(context: Context) -> None:
+    """Have the target remove everything, while its control channel lives."""
     tunnel = context.tunnel
     # Without `stop` first, `quit` leaves an orphan QEMU (mtunnel-protocol 5.3).
     if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.stop):
         context.persist(lambda: tunnel.quit(True))
     context.close_tunnel()
+
+
+def _remove_target(context: Context) -> None:
+    """What is left nevertheless is removed over ``control``, or told."""
+    if context.facts.target_vmid is None:
+        return
     try:
         left = _left_on_target(context)
         if left and direct.remove(context, left):
