@@ -17,7 +17,8 @@ options:
       - V(websocket) needs nothing but the API of the target node. V(tls), V(tcp) and V(qemu-tls) go straight to a
         worker there, see M(crosscluster.migration.incoming). V(tcp) is clear text. With V(qemu-tls) the two QEMUs
         encrypt memory and disks themselves, and the workers everything else as with V(tls).
-      - V(qemu-tcp) is answered as not available by this version.
+      - V(qemu-tcp) goes in clear text to ports that the QEMU of the target opens itself. It needs a target that
+        announces C(insecure-remote), which no released Proxmox VE does, and C(Sys.Modify) on C(/) for its token.
     type: list
     elements: str
     choices: [websocket, tls, tcp, qemu-tls, qemu-tcp]
@@ -33,7 +34,9 @@ options:
         description: The 32 hexadecimal digits for which the target listens. The migration gets this id.
         type: str
       address:
-        description: Address on the target node.
+        description:
+          - Address on the target node.
+          - For V(qemu-tcp) the one that the verdict in O(incoming.network) is about. Nothing of ours listens there.
         type: str
       port:
         description: Port on the target node.
@@ -69,11 +72,11 @@ options:
       network:
         description:
           - The verdict of the role P(crosscluster.migration.trusted_network#role) on the network between the two nodes.
-          - V(tcp) needs one that is not older than 15 minutes and that allows clear text.
+          - V(tcp) and V(qemu-tcp) need one that is not older than 15 minutes and that allows clear text.
         type: dict
         default: {}
   clear_text:
-    description: Without it V(tcp) is refused, whatever is known of the network.
+    description: Without it V(tcp) and V(qemu-tcp) are refused, whatever is known of the network.
     type: dict
     suboptions:
       accepted_by:

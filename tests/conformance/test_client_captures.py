@@ -47,6 +47,8 @@ HOSTILE = [
     "storage-and-config-key-errors", "foreign-lock-change-9.2.6", "config-removed-9.2.6", "quit-arguments-9.2.6",
     "lost-after-start", "insecure-target",
 ]  # fmt: skip
+# Conversations with a target that has the patch series: the builder of clear text and its parser.
+PLAIN = ["client-insecure-online", "client-insecure-online-9.1.10", "insecure-parallel-ports", "insecure-target"]
 # Plans that can be made again from what was recorded: name, VMID of source and target, running.
 PLANS = [
     ("client-websocket-online", 100, 200, True), ("client-switchover-early-nbdstop", 100, 200, True),
@@ -128,7 +130,7 @@ def _start(request):
     params, options = request["start_params"], request["migrate_opts"]
     return commands.start(
         options["migratedfrom"], options["remote_node"], params["forcemachine"], options.get("nbd", {}),
-        params.get("nets-host-mtu"), params.get("forcecpu"),
+        params.get("nets-host-mtu"), params.get("forcecpu"), network=options.get("network"),
     )  # fmt: skip
 
 
@@ -199,6 +201,49 @@ def test_parser_understands_recorded_answer_to_anything(request_, reply, vmid):
             parse(request_, found.body, vmid)
         return
     parse(request_, found.body, vmid)
+
+
+def plain_starts():
+    """The recorded requests for clear text and what a target with the patch series answered."""
+    for name in PLAIN:
+        for request, reply, _vmid in exchanges(name):
+            if request.get("cmd") == "start" and reply["success"]:
+                yield name, request, reply
+
+
+def test_listeners_of_recorded_targets_are_understood():
+    """Both of those at the proven address: of RAM and disks by TCP, within the network that was asked for."""
+    understood = []
+    for name, request, reply in plain_starts():
+        asked, network = request["migrate_opts"]["nbd"], request["migrate_opts"].get("network")
+        found = carried(commands.version(), reply).body
+        if request["start_params"]["statefile"] != "tcp" or network is None:
+            # RAM on a socket of the node, or an address of the target's own choice.
+            with pytest.raises(AnswerMalformed):
+                replies.PlainStartReply.parse(found, asked, "198.51.100.2")
+            continue
+        places = replies.PlainStartReply.parse(found, asked, "198.51.100.2")
+        assert places.ram_port != places.nbd_port
+        with pytest.raises(AnswerMalformed):
+            replies.PlainStartReply.parse(found, asked, "198.51.100.3")
+        assert comparable(_start(request).request()) == comparable(request)
+        understood.append((name, places.ram_port, places.nbd_port))
+    assert {name for name, _ram, _nbd in understood} == set(PLAIN)
+    parallel = [ports for name, *ports in understood if name == "insecure-parallel-ports"]
+    assert parallel == [[60000, 60001], [60002, 60003]]
+
+
+@pytest.mark.parametrize(("request_", "reply", "vmid"), pairs(PLAIN[:2]))
+def test_builder_makes_recorded_request_to_a_patched_target(request_, reply, vmid):
+    assert comparable(build(request_).request()) == comparable(request_)
+
+
+def test_capability_is_the_targets_own_word():
+    for name in PLAIN[:2]:
+        [caps] = [replies.VersionReply.parse(r).caps for q, r, _v in exchanges(name) if q.get("cmd") == "version"]
+        assert caps == {"insecure-remote"}
+    [stock] = [r for q, r, _v in exchanges("client-websocket-online") if q.get("cmd") == "version"][:1]
+    assert replies.VersionReply.parse(stock).caps == frozenset()
 
 
 def test_builder_makes_most_of_the_recorded_commands_and_no_dangerous_one():

@@ -57,6 +57,7 @@ EDGES = {
     "transport/firewall.py",
     "transport/listener.py",
     "transport/local_end.py",
+    "transport/plain_end.py",
     "transport/pump.py",
     "transport/pump_channel.py",
     "transport/pump_handle.py",

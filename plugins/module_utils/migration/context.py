@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple
 
 from ..errors import CrossclusterError, Side
 from ..proxmox.errors import CommandRefused
+from ..proxmox.replies import PlainStartReply
 from ..transport import pacing
 from ..transport.interface import Kind, PumpEnd
 from .errors import MigrationError, TargetUnexpected, TransferFailed
@@ -48,6 +49,8 @@ class Context:
         self.lock = threading.Lock()  # the control socket's threads read the facts
         self._plan: Optional[Plan] = None
         self.tunnel: Optional[Tunnel] = None
+        self.caps: FrozenSet[str] = frozenset()  # what the target announced over it
+        self.listeners: Optional[PlainStartReply] = None  # of the target's QEMU, in clear text
         self.pumps: Dict[str, Pump] = {}
         self.standing: Dict[str, Pump] = {}  # direct streams that stand and are not opened yet
         self.control_pump: Optional[Pump] = None
@@ -233,6 +236,11 @@ class Context:
         """Whether the bytes go from worker to worker."""
         return self.facts.transport in DIRECT
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether RAM and disks go to clear-text listeners of the target's QEMU."""
+        return self.facts.transport == "qemu-tcp"
+
     def require_tunnel(self) -> Tunnel:
         """The control channel, sound.
 
@@ -260,7 +268,7 @@ class Context:
     def open_websocket(self, name: str, kind: Kind, remote: str, export: Optional[Export] = None) -> Tuple[Pump, str]:
         """A pump with a ticket of its own, taken right before (mtunnel-protocol 3.2); ready for QEMU."""
         ticket = self.require_tunnel().ticket(remote)
-        rate = None if kind is Kind.NBD else self.stream_rate()
+        rate = None if kind is Kind.NBD else self.stream_rate(kind)
         pump, path = self.world.open_stream(name, kind, self.target_vmid, ticket, remote, rate, export)
         self.pumps[name] = pump
         if kind is not Kind.IMPORT:
@@ -327,10 +335,10 @@ class Context:
         measure = self._measure()
         return measure.rate if measure.rate > 0 else pacing.UNMEASURED_RATE
 
-    def stream_rate(self) -> Optional[int]:
-        """Bytes/s for RAM or an import; None is no limit: between two workers what is not read is not sent."""
+    def stream_rate(self, kind: Kind = Kind.RAM) -> Optional[int]:
+        """Bytes/s for RAM or an import; None is no limit: what is not read is not sent, but for the websocket plane."""
         limit = self.ram_limit if self.ram_limit is not None else self.bwlimit
-        if self.is_direct:
+        if self.is_direct or (self.is_plain and kind is not Kind.IMPORT):
             return min((each for each in (self.requests.limits.bandwidth, limit) if each), default=None)
         others = self._disk_flow()
         return pacing.stream_rate(self.requests.limits.bandwidth, limit, self._measure(), others=others)

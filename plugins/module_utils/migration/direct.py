@@ -18,13 +18,25 @@ from ..qemu.mirror import supports_copy_mode_change
 from ..transport import policy
 from ..transport.interface import Kind
 from ..transport.policy import Rejection
-from . import qemu_tls
+from . import qemu_tcp, qemu_tls
 from .context import Context
 from .meeting_point import available
 from .plan import Plan
 from .world import Export, Pump
 
-__all__ = ["attach", "is_loaded", "leave", "open_stream", "reach", "remove", "resume", "stand", "state", "unlock"]
+__all__ = [
+    "attach",
+    "is_loaded",
+    "leave",
+    "open_stream",
+    "reach",
+    "remove",
+    "resume",
+    "stand",
+    "state",
+    "take_next",
+    "unlock",
+]
 
 _STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
 _LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
@@ -50,7 +62,8 @@ def stand(context: Context, plan: Plan) -> None:
         except CrossclusterError as error:
             _LOG.warning("transport %s: %s", context.facts.transport, error)
             context.drop_direct()
-            _take_next(context, error)
+            # A stream that never stood knows more than that it is none.
+            take_next(context, Rejection(str(error.facts.get("code") or error.code), error.message))
 
 
 def _dial_all(context: Context, plan: Plan) -> None:
@@ -86,7 +99,12 @@ def _dial(context: Context, name: str, kind: Kind, stream: str, export: Optional
     return context.standing[name]
 
 
-def _take_next(context: Context, error: CrossclusterError) -> None:
+def take_next(context: Context, why: Rejection) -> None:
+    """Take the next listed transport, because this one cannot be used.
+
+    Raises:
+        NoTransportUsable: there is none.
+    """
     facts = context.facts
     known = available(
         context.spec.incoming,
@@ -96,8 +114,7 @@ def _take_next(context: Context, error: CrossclusterError) -> None:
     )
     for entry in facts.transports_rejected:
         known[entry["transport"]] = Rejection(entry["code"], entry["reason"])
-    # A stream that never stood knows more than that it is none.
-    known[facts.transport] = Rejection(str(error.facts.get("code") or error.code), error.message)
+    known[facts.transport] = why
     choice = policy.choose(context.spec.transports, known)
     context.note("transport", transport=choice.name, rejected=choice.rejected_as_list())
 
@@ -139,6 +156,8 @@ def open_stream(
     context: Context, name: str, kind: Kind, remote: str, export: Optional[Export] = None
 ) -> Tuple[Pump, str]:
     """A stream that QEMU (or the exporter) may use now, and the path of its UNIX socket (empty for an import)."""
+    if context.is_plain and kind is not Kind.IMPORT:
+        return qemu_tcp.open_stream(context, name, kind)
     if not context.is_direct:
         return context.open_websocket(name, kind, remote, export)
     clock = context.world.clock

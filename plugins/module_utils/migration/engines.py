@@ -23,7 +23,7 @@ from ..proxmox.session import Session
 from ..proxmox.target_api import TargetApi
 from ..proxmox.vm_config import VmConfig
 from ..transport import policy
-from . import arrival, package, places, preflight
+from . import arrival, package, places, preflight, qemu_tcp
 from .client import Client
 from .errors import Held, NotFound, SpecDiffers, TooLate, WorkerUnreachable
 from .history import Facts
@@ -62,7 +62,7 @@ class WorkerEngine:
         if arrived is not None:
             return arrived
         source, target = SourceNode(spec.vmid), _target(spec, secret)
-        choice = _choice(spec, key, proof_follows=True)
+        choice = _choice(spec, key, target, proof_follows=True)
         plan = preflight.look(spec, source, qemu_of(spec.vmid))
         preflight.check_target(spec, plan, target)
         return {
@@ -70,7 +70,7 @@ class WorkerEngine:
             "finished": True,
             "transport": choice.name,
             "transports_rejected": choice.rejected_as_list(),
-            "warnings": [_PROOF_FOLLOWS] if choice.name == "tcp" else [],
+            "warnings": [_PROOF_FOLLOWS.format(name=choice.name)] if choice.name in ("tcp", "qemu-tcp") else [],
             "would_create": {
                 "node": spec.target.node,
                 "vmid": spec.vmid if spec.target.vmid == "same" else spec.target.vmid,
@@ -298,9 +298,9 @@ class WorkerEngine:
 
     def _begin(self, spec: Spec, secret: str, key: str, ended: List[Facts]) -> str:
         """Start a worker; returns the id of its migration."""
-        choice = _choice(spec, key)
-        plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
         target = _target(spec, secret)
+        choice = _choice(spec, key, target)
+        plan = preflight.look(spec, SourceNode(spec.vmid), qemu_of(spec.vmid))
         preflight.check_target(spec, plan, target)
         arrival.check_residue(spec, target, ended)
         migration_id = spec.incoming.migration_id or secrets.token_hex(16)
@@ -416,12 +416,14 @@ def _known(vmid: Optional[int], uuid: Optional[str]) -> Facts:
     return facts
 
 
-_PROOF_FOLLOWS = "transport tcp is subject to the proof of the network, for which check mode sends nothing"
+_PROOF_FOLLOWS = "transport {name} is subject to the proof of the network, for which check mode sends nothing"
 
 
-def _choice(spec: Spec, key: str, proof_follows: bool = False) -> policy.Choice:
+def _choice(spec: Spec, key: str, target: TargetApi, proof_follows: bool = False) -> policy.Choice:
     """The transport to begin with; what only shows when it is dialled, the worker finds out before any write."""
     known = available(spec.incoming, bool(key), bad_credentials, time.time(), proof_follows)
+    if qemu_tcp.NAME in spec.transports and known[qemu_tcp.NAME] is None:
+        known[qemu_tcp.NAME] = qemu_tcp.missing_right(target)
     return policy.choose(spec.transports, known)
 
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: may change at any time.
-"""Where the incoming worker of the target listens, and which direct transports that makes possible. Pure.
+"""Where the target listens, or will (``qemu-tcp``), and which transports that makes possible. Pure.
 
 The controller starts the incoming worker before the migration begins and hands this over (direct-transports 5); the
 key for ``tcp`` travels beside it as a secret.
@@ -44,8 +44,8 @@ class MeetingPoint:
         domain: Trust domain, a directory below ``incoming_settings.PKI``.
         rejected: Why transports cannot be used, as far as the controller knows.
         limits: Timers of the streams in seconds (``transport.direct_guard``).
-        network: The verdict of the role ``trusted_network`` on the network between the two nodes, for ``tcp``.
-        clear_text: Who accepts that ``tcp`` is readable for whoever is on that network, and until when.
+        network: The verdict of the role ``trusted_network`` on the network between the two nodes, for clear text.
+        clear_text: Who accepts that clear text is readable for whoever is on that network, and until when.
     """
 
     migration_id: str = ""
@@ -167,6 +167,7 @@ def available(
         "qemu-tls": point.rejected.get("qemu-tls")
         or _refused(point, "tls")
         or bad_credentials(point.credentials, "qemu-tls"),
+        "qemu-tcp": _no_proof(point, now, proof_follows) or _no_address(point),
         **{name: why for name, why in point.rejected.items() if name not in DIRECT},
     }
 
@@ -205,3 +206,12 @@ def _no_proof(point: MeetingPoint, now: float, proof_follows: bool) -> Optional[
     age = "" if trust is verdict.trust else f", {int(now - verdict.checked_at)} s ago"
     why = f": {failed[0].finding}" if failed else ""
     return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}{why}")
+
+
+def _no_address(point: MeetingPoint) -> Optional[Rejection]:
+    """For listeners that prove nothing the address is all there is: it must be the one that the proof is about."""
+    verdict = Verdict.parse(point.network)
+    proven = verdict.address_of(verdict.target)
+    if proven is not None and proven == ipaddress.ip_address(point.address):
+        return None
+    return Rejection("NETWORK_NOT_PROVEN", f"the proof of {verdict.network} is not about the address {point.address}")

@@ -18,7 +18,7 @@ from ..qemu.errors import QmpRefused
 from ..qemu.mirror import BlockJob, Job
 from ..qemu.status import BlockDevice, RunState, RunStatus, find_drive
 from ..transport.interface import Kind
-from . import direct, qemu_tls
+from . import direct, qemu_tcp, qemu_tls
 from .context import Context
 from .errors import GuestOff, TransferFailed
 from .mapping import Volume
@@ -182,8 +182,8 @@ def _remove(context: Context, names: Mapping[str, str]) -> None:
 def _check_stream(context: Context, key: str) -> None:
     pump = context.pumps.get(key)
     if pump is not None and pump.ended is not None:
-        where = "the incoming worker" if context.is_direct else "port 8006"
-        raise TransferFailed(
+        where = "the incoming worker" if context.is_direct else "its listeners" if context.is_plain else "port 8006"
+        raise qemu_tcp.explain(context, key) or TransferFailed(
             f"the byte stream of disk {key} ended: {getattr(pump.ended.reason, 'value', pump.ended.reason)}",
             side=Side.TARGET,
             object=key,

@@ -12,7 +12,7 @@ from ..proxmox import replies
 from ..qemu import migrate
 from ..qemu.migrate import MigrationInfo, MigrationStatus
 from ..transport.interface import Kind
-from . import direct, mirroring, qemu_tls
+from . import direct, mirroring, qemu_tcp, qemu_tls
 from .context import Context
 from .errors import TransferFailed
 from .states import Outcome
@@ -116,7 +116,8 @@ def _is_paused(context: Context, info: MigrationInfo) -> bool:
 
 def failed(context: Context, info: MigrationInfo) -> CrossclusterError:
     """The error for a RAM migration that ended too early."""
-    return qemu_tls.explain(context, "ram", info.error or "") or TransferFailed(
+    told = qemu_tls.explain(context, "ram", info.error or "") or qemu_tcp.explain(context, "ram")
+    return told or TransferFailed(
         f"the RAM migration ended as {info.status_text}: {(info.error or 'no reason given')[:300]}",
         side=Side.TARGET,
         object="ram",

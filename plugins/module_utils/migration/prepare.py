@@ -28,7 +28,7 @@ from ..proxmox.errors import (
 from ..proxmox.replies import DiskReply, ImportState
 from ..proxmox.target_api import TunnelGrant, VmResource
 from ..transport.interface import Kind
-from . import direct, mapping, mirroring, preflight
+from . import direct, mapping, mirroring, preflight, qemu_tcp
 from .context import Context
 from .errors import Refused, TransferFailed, VmChanged
 from .mapping import Volume
@@ -62,7 +62,7 @@ def lock(context: Context) -> Outcome:
     plan = preflight.look(context.spec, source, context.world.qmp)
     preflight.check_target(context.spec, plan, context.world.target)
     context.plan = plan
-    direct.stand(context, plan)
+    _settle_transport(context)
     context.note("running", facts=plan.running_facts())
     context.note("locking")
     try:
@@ -72,6 +72,28 @@ def lock(context: Context) -> Outcome:
         raise
     context.note("lock_taken")
     return Outcome.OK
+
+
+def _settle_transport(context: Context) -> None:
+    """Step 0: the first listed transport that can be used; from here on it is never changed (DESIGN 4).
+
+    What a target can is only told over a tunnel, and a tunnel takes the VMID (mtunnel-protocol 3.1). Every transport
+    needs both, so the tunnel stays if another one is taken; if none is, the rollback gives the VMID back.
+
+    Raises:
+        NoTransportUsable: none of those listed; the source was not touched.
+    """
+    while True:
+        direct.stand(context, context.plan)
+        if not context.is_plain:
+            return
+        why = qemu_tcp.missing_right(context.world.target)
+        if why is None:
+            reserve(context)
+            why = qemu_tcp.missing_capability(context)
+        if why is None:
+            return
+        direct.take_next(context, why)
 
 
 def candidates(wanted: str, source_vmid: int, pool: Optional[Tuple[int, int]], taken: List[VmResource]) -> List[int]:
@@ -87,10 +109,14 @@ def candidates(wanted: str, source_vmid: int, pool: Optional[Tuple[int, int]], t
 def reserve(context: Context) -> Outcome:
     """LOCKED: POST mtunnel takes the VMID atomically; then the control channel (mtunnel-protocol 3.1).
 
+    Done already where the choice of the transport needed it.
+
     Raises:
         Refused: VMID_TAKEN, nothing is left.
         ApiOutcomeUnknown: no answer; the rollback looks for the task.
     """
+    if context.tunnel is not None:
+        return Outcome.OK
     spec, target = context.spec, context.world.target
     storages, bridges = context.plan.storages, context.plan.bridges
     vmids = candidates(spec.target.vmid, spec.vmid, spec.target.vmid_pool, target.vm_resources())
@@ -152,7 +178,7 @@ def _connect(context: Context, vmid: int, grant: TunnelGrant) -> None:
             )
         context.pause(0.1)
     context.tunnel = context.world.open_tunnel(vmid, grant)
-    context.tunnel.version()
+    context.caps = context.tunnel.version().caps
 
 
 def _task_listens(target: Target, upid: str) -> bool:
@@ -252,7 +278,7 @@ def _follow_import(context: Context, name: str, volume: Volume) -> str:
         context.moved[name] = pump.sent
         context.tell_progress()
         if mirroring.retune(context):
-            pump.set_rate(context.stream_rate())
+            pump.set_rate(context.stream_rate(Kind.IMPORT))
         if pump.ended is not None and not pump.ended.clean:
             raise _import_failed(volume, f"the stream ended as {_end_of(pump)}")
         answer = context.require_tunnel().query_disk_import()
@@ -291,7 +317,7 @@ def _import_failed(volume: Volume, reason: str) -> TransferFailed:
 
 
 def listen(context: Context) -> Outcome:
-    """ALLOCATED: the target's config, then its QEMU listening on UNIX sockets (mtunnel-protocol 5.2, 5.4)."""
+    """ALLOCATED: the target's config, then its QEMU listening (mtunnel-protocol 5.2, 5.4)."""
     tunnel, plan, facts = context.require_tunnel(), context.plan, context.facts
     if not facts.config_sent:
         drives = {volume.key: str(volume.drive) for volume in facts.volumes.values()}
@@ -306,15 +332,11 @@ def listen(context: Context) -> Outcome:
     for volume in plan.mirrored:
         made = facts.volumes[volume.key]
         nbd[volume.key] = DiskReply(str(made.volid), str(made.drive))
-    tunnel.start(
-        plan.source_node,
-        context.spec.target.node,
-        plan.machine,
-        nbd,
-        plan.nets_host_mtu,
-        plan.cpu,
-        commands.start_timeout(plan.memory >> 20, len(plan.config.nics())),
-    )
+    timeout = commands.start_timeout(plan.memory >> 20, len(plan.config.nics()))
+    if context.is_plain:
+        qemu_tcp.start(context, nbd, timeout)
+        return Outcome.OK
+    tunnel.start(plan.source_node, context.spec.target.node, plan.machine, nbd, plan.nets_host_mtu, plan.cpu, timeout)
     direct.attach(context)
     return Outcome.OK
 

@@ -23,7 +23,7 @@ from ..proxmox.tunnel import Tunnel
 from ..qemu.monitor import Monitor
 from ..transport import tls, websocket
 from ..transport.errors import TlsFailed
-from ..transport.interface import DirectSettings, Kind, StreamPlan
+from ..transport.interface import DirectSettings, Kind, PlainSettings, StreamPlan
 from ..transport.policy import Rejection
 from ..transport.pump_handle import PumpHandle
 from . import places
@@ -296,6 +296,10 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
         )
         return PumpHandle.launch(argv, settings, secrets[-1], input_fd, clock.monotonic), listen or ""
 
+    def open_plain(name: str, kind: Kind, address: str, port: int, rate: Optional[int]) -> Tuple[PumpHandle, str]:
+        settings = PlainSettings(name, kind, address, port, socket_path(name), spec.incoming.own_address or None, rate)
+        return PumpHandle.launch(argv, settings, "", None, clock.monotonic), settings.listen
+
     monitor = Monitor(_QMP.format(vmid=spec.vmid), clock.monotonic)
     return World(
         clock,
@@ -304,6 +308,7 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
         target,
         open_tunnel,
         open_stream,
+        open_plain,
         dial,
         Client,
         socket_path,

@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
+from ..proxmox.commands import Command
 from ..proxmox.replies import (
     BwlimitReply,
     DiskImportReply,
     DiskReply,
     ImportStatus,
+    PlainStartReply,
     StartReply,
     VersionReply,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "Dial",
     "Export",
     "Incoming",
+    "OpenPlain",
     "OpenStream",
     "OpenTunnel",
     "Pump",
@@ -173,6 +176,9 @@ class Target(Protocol):
     def version(self) -> str:
         """Version of pve-manager."""
 
+    def permissions(self) -> Mapping[str, Sequence[str]]:
+        """Privileges of the token, by path."""
+
 
 class Tunnel(Protocol):
     """The control channel (``proxmox.tunnel.Tunnel``)."""
@@ -221,6 +227,9 @@ class Tunnel(Protocol):
         timeout: float = 60.0,
     ) -> StartReply:
         """Start the target QEMU listening."""
+
+    def start_plain(self, command: Command, address: str) -> PlainStartReply:
+        """The same with listeners in clear text, which must be at ``address``."""
 
     def ticket(self, path: str) -> str:
         """A ticket of 40 s for one data connection."""
@@ -305,6 +314,13 @@ class OpenStream(Protocol):
         """The pump and the path of its UNIX socket (empty for an import)."""
 
 
+class OpenPlain(Protocol):
+    """Starts a pump to a clear-text listener of the target's QEMU."""
+
+    def __call__(self, name: str, kind: Kind, address: str, port: int, rate: Optional[int]) -> Tuple[Pump, str]:
+        """The pump and the path of its UNIX socket."""
+
+
 class Dial(Protocol):
     """Starts a pump that connects to the incoming worker of the target."""
 
@@ -334,6 +350,7 @@ class World:
     target: Target
     open_tunnel: OpenTunnel
     open_stream: OpenStream
+    open_plain: OpenPlain
     dial: Dial
     open_incoming: Callable[[str], Incoming]  # the path of the control pump's socket
     socket_path: Callable[[str], str]  # of a stream, for QEMU

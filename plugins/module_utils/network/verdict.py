@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import datetime
 import enum
+import ipaddress
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import NetworkInvalid
 from .evidence import Check, State
@@ -92,6 +93,16 @@ class Verdict:
         """Check 14: what the verdict is worth now. Too old, or from the future, it is worth nothing."""
         age = now - self.checked_at
         return self.trust if -CLOCK_SKEW <= age <= LIFETIME else Trust.UNKNOWN
+
+    def address_of(self, node: str) -> Optional[Union[ipaddress.IPv4Address, ipaddress.IPv6Address]]:
+        """The one address that check 2 found ``node`` to have in the network; None where that did not pass."""
+        for check in self.checks:
+            if (check.number, check.part, check.node, check.state) == (2, "", node, State.PASSED):
+                try:
+                    return ipaddress.ip_interface(check.finding.partition(" ")[0]).ip
+                except ValueError:
+                    return None
+        return None
 
     def to_dict(self) -> Dict[str, Any]:
         """As it stands in results, reports and the journal."""

@@ -178,8 +178,9 @@ def start(
     nets_host_mtu: Optional[str] = None,
     cpu: Optional[str] = None,
     timeout: float = 60.0,
+    network: Optional[str] = None,
 ) -> Command:
-    """Start the target QEMU, incoming on UNIX sockets, paused.
+    """Start the target QEMU, incoming on UNIX sockets, paused; or on clear-text TCP, where ``network`` is given.
 
     Args:
         source_node: Node the VM comes from.
@@ -189,20 +190,27 @@ def start(
         nets_host_mtu: ``net0=1500,...`` of the virtio NICs; None when there are none.
         cpu: CPU string when the source runs another one than the config says.
         timeout: Seconds; see :func:`start_timeout`.
+        network: The target listens at its one address in there (mtunnel-protocol 6.2); CIDR.
     """
-    params: Dict[str, Any] = {"statefile": "unix", "forcemachine": machine, "skiplock": 1}
+    params: Dict[str, Any] = {
+        "statefile": "unix" if network is None else "tcp",
+        "forcemachine": machine,
+        "skiplock": 1,
+    }
     if cpu is not None:
         params["forcecpu"] = cpu
     if nets_host_mtu:
         params["nets-host-mtu"] = nets_host_mtu
     options: Dict[str, Any] = {
-        "type": "websocket",
+        "type": "websocket" if network is None else "insecure",
         "migratedfrom": source_node,
         "remote_node": target_node,
         # mtunnel-protocol 5.2: without it the NBD server listens on clear-text TCP.
         "nbd_proto_version": 1,
         "nbd": {key: {"volid": reply["volid"], "drivestr": reply["drivestr"]} for key, reply in nbd.items()},
     }
+    if network is not None:
+        options["network"] = network
     return Command(Name.START, {"start_params": params, "migrate_opts": options}, timeout)
 
 

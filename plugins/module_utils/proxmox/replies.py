@@ -11,6 +11,7 @@ announces what it can.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import AbstractSet, Any, Dict, FrozenSet, Mapping, Optional, Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "DiskReply",
     "ImportState",
     "ImportStatus",
+    "PlainStartReply",
     "StartReply",
     "StartedDrive",
     "TicketReply",
@@ -42,6 +44,10 @@ _VOLID = re.compile(rf"({_STORAGE}):({_VOLUME_PATH})", re.ASCII)
 _DRIVE_STRING = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _MAX_TEXT = 4096
 _MAX_KIB = 1 << 50
+_PORTS = range(60000, 60051)  # of Proxmox VE, for whatever its QEMUs listen on (mtunnel-protocol 6.2)
+_PORT = re.compile(r"[0-9]{5}", re.ASCII)
+_HOST6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\]", re.ASCII)
+_PLAIN_NBD = re.compile(r"nbd:([^:\[\]]+|\[[^\[\]]+\]):([0-9]{5}):exportname=[^:]+", re.ASCII)
 
 
 def ram_socket(vmid: int) -> str:
@@ -198,15 +204,83 @@ class StartReply:
     @classmethod
     def parse(cls, raw: Mapping[str, Any], vmid: int, asked: Mapping[str, Mapping[str, str]]) -> "StartReply":
         """UNIX sockets only, exactly the expected ones; exactly the drives of ``asked`` (key: volid, drivestr)."""
-        _only(raw, {"migrate", "drives", "spice_port"}, "start")
+        drives = _drives(raw, asked)
         _check_plane(_object(raw, "migrate", "start"), vmid, bool(asked))
-        drives = raw.get("drives") or {}
-        if not isinstance(drives, dict) or set(drives) != set(asked):
-            raise _malformed("start", "drives", sorted(drives) if isinstance(drives, dict) else drives)
-        if raw.get("spice_port") is not None:
-            _integer(raw, "spice_port", "start", 1, 65535)
-        started = {key: _started(key, drives, asked[key], vmid) for key in asked}
+        server = f"unix:{nbd_socket(vmid)}"
+        started = {key: _started(key, drives, asked[key], server) for key in asked}
         return cls(ram_socket(vmid), nbd_socket(vmid) if asked else None, started)
+
+
+@dataclass(frozen=True)
+class PlainStartReply:
+    """Where a target with ``insecure-remote`` listens in clear text: at one address, with one port for all disks."""
+
+    address: str
+    ram_port: int
+    nbd_port: Optional[int]
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], asked: Mapping[str, Mapping[str, str]], address: str) -> "PlainStartReply":
+        """Plain TCP at ``address`` and on ports of Proxmox VE only; exactly the drives of ``asked``.
+
+        A host name, another address or a port elsewhere could be anybody's: the patch series looks at none of it
+        (mtunnel-protocol 6.2).
+        """
+        drives = _drives(raw, asked)
+        migrate = _object(raw, "migrate", "start")
+        _only(migrate, {"proto", "addr", "port", "uri"}, "start")
+        if migrate.get("proto") != "tcp":
+            raise _malformed("start", "migrate.proto", migrate.get("proto"))
+        _check_host(migrate.get("addr"), address, "migrate.addr")
+        ram_port = _plain_port(migrate.get("port"), "migrate.port")
+        if migrate.get("uri") != f"tcp:{migrate['addr']}:{ram_port}":
+            raise _malformed("start", "migrate.uri", migrate.get("uri"))
+        ports = {key: _plain_nbd_port(key, drives, asked[key], address) for key in asked}
+        if len(set(ports.values())) > 1 or ram_port in ports.values():
+            raise _malformed("start", "ports", {"migrate": ram_port, **ports})
+        return cls(address, ram_port, next(iter(ports.values()), None))
+
+
+def _plain_nbd_port(key: str, drives: Mapping[str, Any], asked: Mapping[str, str], address: str) -> int:
+    uri = _object(drives, key, "start").get("nbd_uri")
+    found = _PLAIN_NBD.fullmatch(uri) if isinstance(uri, str) else None
+    if found is None:
+        raise _malformed("start", f"drives.{key}.nbd_uri", uri)
+    _check_host(found.group(1), address, f"drives.{key}.nbd_uri")
+    _started(key, drives, asked, f"{found.group(1)}:{found.group(2)}")
+    return _plain_port(found.group(2), f"drives.{key}.nbd_uri")
+
+
+def _check_host(text: Any, address: str, key: str) -> None:
+    """IPv6 comes in brackets (mtunnel-protocol 6.2) and may be written in several ways, IPv4 in one."""
+    if ":" not in address:
+        same = text == address
+    else:
+        found = _HOST6.fullmatch(text) if isinstance(text, str) else None
+        try:
+            same = found is not None and ipaddress.ip_address(found.group(1)) == ipaddress.ip_address(address)
+        except ValueError:
+            same = False
+    if not same:
+        raise _malformed("start", key, text)
+
+
+def _plain_port(text: Any, key: str) -> int:
+    """A port is a JSON string (mtunnel-protocol 4.2)."""
+    if not isinstance(text, str) or not _PORT.fullmatch(text) or int(text) not in _PORTS:
+        raise _malformed("start", key, text)
+    return int(text)
+
+
+def _drives(raw: Mapping[str, Any], asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part ``drives`` of the reply to ``start``: those that were asked for, no more and no less."""
+    _only(raw, {"migrate", "drives", "spice_port"}, "start")
+    drives = raw.get("drives") or {}
+    if not isinstance(drives, dict) or set(drives) != set(asked):
+        raise _malformed("start", "drives", sorted(drives) if isinstance(drives, dict) else drives)
+    if raw.get("spice_port") is not None:
+        _integer(raw, "spice_port", "start", 1, 65535)
+    return drives
 
 
 def _check_plane(migrate: Mapping[str, Any], vmid: int, with_nbd: bool) -> None:
@@ -224,14 +298,14 @@ def _check_plane(migrate: Mapping[str, Any], vmid: int, with_nbd: bool) -> None:
             raise _malformed("start", f"migrate.{key}", found)
 
 
-def _started(key: str, drives: Mapping[str, Any], asked: Mapping[str, str], vmid: int) -> StartedDrive:
+def _started(key: str, drives: Mapping[str, Any], asked: Mapping[str, str], server: str) -> StartedDrive:
     drive = _object(drives, key, "start")
     _only(drive, {"volid", "drivestr", "nbd_uri"}, "start")
     export = f"drive-{key}"
     expected = {
         "volid": asked["volid"],
         "drivestr": asked["drivestr"],
-        "nbd_uri": f"nbd:unix:{nbd_socket(vmid)}:exportname={export}",
+        "nbd_uri": f"nbd:{server}:exportname={export}",
     }
     for name, value in expected.items():
         if drive.get(name) != value:

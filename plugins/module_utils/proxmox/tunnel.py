@@ -186,6 +186,11 @@ class Tunnel:
         command = commands.start(source_node, target_node, machine, asked, nets_host_mtu, cpu, timeout)
         return self._typed(lambda raw: replies.StartReply.parse(raw, self.vmid, asked), command)
 
+    def start_plain(self, command: Command, address: str) -> replies.PlainStartReply:
+        """The same with listeners in clear text: ``command`` names a network, ``address`` is all that is accepted."""
+        asked = command.parameters["migrate_opts"]["nbd"]
+        return self._typed(lambda raw: replies.PlainStartReply.parse(raw, asked, address), command)
+
     def ticket(self, path: str) -> str:
         """A ticket for one websocket to ``path``."""
         return self._typed(replies.TicketReply.parse, commands.ticket(path)).ticket

@@ -23,6 +23,7 @@ __all__ = [
     "EndReason",
     "EventName",
     "Kind",
+    "PlainSettings",
     "PumpEnd",
     "PumpEvent",
     "PumpSettings",
@@ -190,6 +191,57 @@ class PumpSettings:
         if (settings.input_fd is None) == (settings.listen is None):
             message = "A pump needs either a socket to listen on or a descriptor to read from"
             raise SettingsInvalid(message, side=Side.SOURCE, object=settings.name)
+        return settings, secret
+
+
+@dataclass(frozen=True)
+class PlainSettings:
+    """Everything a pump to a clear-text listener of the target's QEMU must know; there is no secret.
+
+    Attributes:
+        address: IP address of the target, the one that was proven.
+        port: Where its QEMU listens: for RAM for the first who comes, whoever that is.
+        listen: Path of the UNIX socket for QEMU.
+        local_address: The address to connect from; None leaves it to the kernel.
+        rate: bytes/s, None is no limit.
+        connect_timeout: Seconds for TCP.
+        drain_timeout: Seconds that the target has to close after our end of the stream.
+    """
+
+    name: str
+    kind: Kind
+    address: str
+    port: int
+    listen: str
+    local_address: Optional[str] = None
+    rate: Optional[int] = None
+    connect_timeout: float = 5.0
+    drain_timeout: float = 10.0
+    input_fd: None = None  # nothing but QEMU's own streams travels so
+    sized: bool = False
+
+    def to_line(self, secret: str) -> bytes:
+        """The first line for the pump's stdin."""
+        return _to_line(dict(vars(self), kind=self.kind.value), secret)
+
+    @staticmethod
+    def is_meant(line: bytes) -> bool:
+        """Whether a first line is for a clear-text listener; False when it cannot be read."""
+        try:
+            return not {"plane", "endpoint"} & set(json.loads(line)["settings"])
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    @classmethod
+    def parse(cls, line: bytes) -> Tuple[PlainSettings, str]:
+        """The first line back into settings and secret.
+
+        Raises:
+            SettingsInvalid: PUMP_SETTINGS.
+        """
+        settings, secret = _from_line(cls, line)
+        if settings.kind not in (Kind.RAM, Kind.NBD):
+            raise SettingsInvalid("Only RAM and disks travel in clear text", side=Side.SOURCE, object=settings.name)
         return settings, secret
 
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: may change at any time.
-"""The process of a pump: its settings say which one it is, websocket_pump.py or direct_pump.py. An edge file.
+"""The process of a pump: its settings say which one it is (websocket, direct or plain). An edge file.
 
 A node runs one for every disk of every VM that moves, so what the other one needs is not loaded.
 """
@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable
 
 from ..errors import CrossclusterError
-from .interface import DirectSettings, EndReason, EventName, PumpEnd, PumpSettings
+from .interface import DirectSettings, EndReason, EventName, PlainSettings, PumpEnd, PumpSettings
 from .pump_channel import PumpChannel
 
 __all__ = ["main"]
@@ -40,6 +40,10 @@ def _pump(channel: PumpChannel, clock: Callable[[], float]) -> Any:
         from .direct_pump import DirectPump
 
         return DirectPump(*DirectSettings.parse(line), channel, clock)
+    if PlainSettings.is_meant(line):
+        from .plain_pump import PlainPump
+
+        return PlainPump(*PlainSettings.parse(line), channel, clock)
     from .websocket_pump import Pump
 
     return Pump(*PumpSettings.parse(line), channel, clock)

@@ -14,11 +14,11 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 from ..errors import Side
 from .errors import PumpFailed
-from .interface import DirectSettings, EndReason, EventName, PumpEnd, PumpEvent, PumpSettings
+from .interface import DirectSettings, EndReason, EventName, PlainSettings, PumpEnd, PumpEvent, PumpSettings
 
 __all__ = ["PumpHandle"]
 
-Settings = Union[PumpSettings, DirectSettings]
+Settings = Union[PumpSettings, DirectSettings, PlainSettings]
 
 READ_SIZE = 65536  # bytes
 MAX_LINE = 65536  # bytes of one event; ours are below 300

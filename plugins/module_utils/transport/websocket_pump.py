@@ -18,7 +18,7 @@ import contextlib
 import os
 import select
 import time
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Protocol, Union, cast
 
 from ..errors import CrossclusterError
 from ..proxmox.endpoint import Endpoint
@@ -27,8 +27,9 @@ from ..qemu.nbd import check_greeting
 from ..websocket import frames
 from ..websocket.errors import WebsocketError
 from .books import Books
+from .errors import LinkLost
 from .guard import Guard
-from .interface import EndReason, EventName, Kind, PumpEnd, PumpSettings
+from .interface import EndReason, EventName, Kind, PlainSettings, PumpEnd, PumpSettings
 from .local_end import InputEnd, Listener, SocketEnd
 from .pacing import TokenBucket
 from .pump_channel import PumpChannel
@@ -45,6 +46,41 @@ COALESCE_FROM = 4096
 Local = Union[SocketEnd, InputEnd]
 
 
+class FarEnd(Protocol):
+    """What carries the bytes to the target: a :class:`WebsocketEnd`, or another end of the same kind."""
+
+    room: memoryview
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+
+    @property
+    def hidden(self) -> bool:
+        """Whether bytes have come that poll() no longer shows."""
+
+    def fileno(self) -> int:
+        """Descriptor to poll."""
+
+    def send_room(self, length: int) -> bool:
+        """Send the first ``length`` bytes of ``room``; True when the kernel has all of it."""
+
+    def send_close(self) -> None:
+        """Nothing more will be sent."""
+
+    def flush(self) -> bool:
+        """Try again; True when nothing waits."""
+
+    def receive(self) -> Optional[List[frames.Event]]:
+        """What one read brought, None at the end of the connection."""
+
+    def abort(self) -> None:
+        """Cut with a reset."""
+
+    def close(self) -> None:
+        """Close an ended connection."""
+
+
 class Pump:
     """Carries one stream; :meth:`run` returns how it ended.
 
@@ -55,8 +91,15 @@ class Pump:
         clock: Monotonic clock, seconds.
     """
 
+    _remote: FarEnd
+    _guard: Guard
+
     def __init__(
-        self, settings: PumpSettings, secret: str, channel: PumpChannel, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Union[PumpSettings, PlainSettings],
+        secret: str,
+        channel: PumpChannel,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._secret = secret
@@ -80,21 +123,12 @@ class Pump:
 
     def run(self) -> PumpEnd:
         """Open, carry, close."""
+        is_nbd = self._settings.kind is Kind.NBD
         try:
-            self._remote = WebsocketEnd.open(
-                Endpoint(**self._settings.endpoint),
-                self._secret,
-                self._settings.path,
-                timeout=self._settings.open_timeout,
-                payload=self._settings.payload or DEFAULT_PAYLOAD,
-                clock=self._clock,
-            )
+            self._connect(is_nbd)
         except CrossclusterError as error:
             return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}")
-        now = self._clock()
-        is_nbd = self._settings.kind is Kind.NBD
-        self._guard = Guard(awaits_greeting=is_nbd, now=now)
-        self._due = self._stats_due = now
+        self._due = self._stats_due = self._clock()
         try:
             if not is_nbd:
                 self._open_local()
@@ -102,6 +136,23 @@ class Pump:
         finally:
             self._close()
         return self._end or PumpEnd(EndReason.DIED, False)
+
+    def _connect(self, is_nbd: bool) -> None:
+        """Make the far end and its guard.
+
+        Raises:
+            CrossclusterError: there is no connection.
+        """
+        settings = cast(PumpSettings, self._settings)
+        self._remote = self._websocket = WebsocketEnd.open(
+            Endpoint(**settings.endpoint),
+            self._secret,
+            settings.path,
+            timeout=settings.open_timeout,
+            payload=settings.payload or DEFAULT_PAYLOAD,
+            clock=self._clock,
+        )
+        self._guard = Guard(awaits_greeting=is_nbd, now=self._clock())
 
     # The loop.
 
@@ -120,7 +171,7 @@ class Pump:
                     self._throttled = self._bucket.wait(now) > 0
                 if now >= self._due:
                     self._tick(now)
-            except WebsocketError as error:
+            except (WebsocketError, LinkLost) as error:
                 self._server_lost(f"{error.code}: {error.message}")
             except NbdInvalid as error:
                 self._finish(EndReason.NBD_INVALID, False, error.message)
@@ -385,7 +436,7 @@ class Pump:
     def _ping(self, now: float) -> None:
         payload = self._guard.ping_sent(now)
         self.books.pinged(payload)
-        self._remote.send_ping(payload)
+        self._websocket.send_ping(payload)
 
     def _commands(self, now: float) -> None:
         for command in self._channel.commands():

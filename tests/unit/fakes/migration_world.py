@@ -391,6 +391,9 @@ class FakeTarget:
         self.task_running = False
         self.log: List[str] = []
         self.faults = Faults()
+        self.rights = ["Sys.Incoming", "Sys.Modify"]
+        self.caps: List[str] = []
+        self.plain_start: Dict[str, Any] = {}
         self.connection: Optional[FakeTunnel] = None
         self.import_ends: Callable[[], bool] = lambda: True  # whether the importer has seen the end of its stream
 
@@ -464,6 +467,9 @@ class FakeTarget:
     def version(self) -> str:
         return "9.2.11"
 
+    def permissions(self) -> Dict[str, List[str]]:
+        return {"/": self.rights}
+
 
 class FakeTunnel:
     """One control connection and the task behind it."""
@@ -521,7 +527,7 @@ class FakeTunnel:
         self.drop()
 
     def version(self, timeout: Optional[float] = None) -> Any:
-        return self._command("version", lambda: replies.VersionReply(2, 0))
+        return self._command("version", lambda: replies.VersionReply(2, 0, frozenset(self.target.caps)))
 
     def bwlimit(self, storages: Any, limit: Any = None) -> Any:
         return self._command("bwlimit", lambda: replies.BwlimitReply(None))
@@ -567,6 +573,12 @@ class FakeTunnel:
             self.target.qemu, self.target.armed = "inmigrate", False
 
         return self._command("start", begin)
+
+    def start_plain(self, command: Any, address: str) -> Any:
+        """Patched targets only (mtunnel-protocol 6.2)."""
+        self.target.plain_start = command.request()
+        self.start()
+        return replies.PlainStartReply(address, 60000, 60001)
 
     def ticket(self, path: str) -> str:
         return self._command("ticket", lambda: "PVETUNNEL:t")
@@ -718,6 +730,7 @@ class Cluster:
         self.dialled: List[str] = []
         self.opaque_keys: List[str] = []  # that went along with each
         self.streams: List[str] = []  # what they were called on the wire, where none is opened twice
+        self.plain: List[Tuple[str, str, int, Any]] = []  # streams in clear text: name, address, port, rate
         self.unreachable: Set[str] = set()  # streams that the incoming worker refuses
         self.refusal = ""  # the code of why
         self.bad_credentials: Dict[str, Rejection] = {}  # why the source's certificate will not do for a transport
@@ -739,6 +752,10 @@ class Cluster:
             self.pumps.append(FakePump())
             return self.pumps[-1], f"/run/crosscluster/x/{name}.sock"
 
+        def open_plain(name: str, kind: Kind, address: str, port: int, rate: Any) -> Any:
+            self.plain.append((name, address, port, rate))
+            return open_stream(name, kind)
+
         def dial(_transport: str, name: str, kind: Kind, stream: str, *rest: Any) -> Any:
             self.pumps.append(FakePump())
             self.dialled.append(name)
@@ -756,6 +773,7 @@ class Cluster:
             self.target,
             open_tunnel,
             open_stream,
+            open_plain,
             dial,
             lambda _path: self.incoming,
             lambda name: f"/run/crosscluster/x/{name}.sock",

@@ -32,10 +32,18 @@ NOW = 1_790_000_000.0
 ACCEPTED = {"accepted_by": "the network team", "until": "2100-01-01"}
 
 
+# What check 2 says (network.checks.check_own_address).
+FINDINGS = {2: "2001:db8::2/64 on mig, which is up"}
+
+
 def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
     """As the role hands it over; the only evidence that is missing is said so."""
     state = State.PASSED if trust is Trust.PRIVATE_PROVEN else State.FAILED
-    checks = [Check(number, node, state, "", part=part) for number, part in REQUIRED for node in ("a1", "b1")]
+    checks = [
+        Check(number, node, state, FINDINGS.get(number, ""), part=part)
+        for number, part in REQUIRED
+        for node in ("a1", "b1")
+    ]
     checks += [Check(11, node, State.NOTED, "veth") for node in ("a1", "b1")]
     found = judge("a1", "b1", "10.77.0.0/24", checks, now=at)
     assert found.trust is trust
@@ -51,11 +59,12 @@ def codes(point, *, has_key=True, bad=None, **more):
 
 
 def test_nothing_listens_nothing_direct_is_possible():
-    assert codes(None) == {"websocket": None, **dict.fromkeys(("tls", "tcp", "qemu-tls"), "INCOMING_ABSENT")}
+    absent = dict.fromkeys(("tls", "tcp", "qemu-tls"), "INCOMING_ABSENT")
+    assert codes(None) == {"websocket": None, **absent, "qemu-tcp": "NETWORK_NOT_PROVEN"}
 
 
 def test_everything_is_there():
-    assert codes(POINT) == dict.fromkeys(("websocket", "tls", "tcp", "qemu-tls"))
+    assert codes(POINT) == dict.fromkeys(("websocket", "tls", "tcp", "qemu-tls", "qemu-tcp"))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +93,33 @@ def test_everything_is_there():
 )  # fmt: skip
 def test_what_is_missing_is_named(changes, other, expected):
     # qemu-tls has the certificates and the way of tls.
-    assert codes({**POINT, **changes}, **other) == {"websocket": None, **expected, "qemu-tls": expected["tls"]}
+    found = codes({**POINT, **changes}, **other)
+    del found["qemu-tcp"]
+    assert found == {"websocket": None, **expected, "qemu-tls": expected["tls"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "other", "expected"),
+    [
+        ({}, {"clear_text": None}, "CLEAR_TEXT_NOT_ACCEPTED"),
+        ({}, {"clear_text": {**ACCEPTED, "until": "2000-01-01"}}, "CLEAR_TEXT_NOT_ACCEPTED"),
+        ({"network": {}}, {}, "NETWORK_NOT_PROVEN"),
+        ({"network": verdict(Trust.UNKNOWN)}, {}, "NETWORK_NOT_PROVEN"),
+        ({"network": verdict(at=NOW - 901)}, {}, "NETWORK_NOT_PROVEN"),
+        ({"address": ""}, {}, "NETWORK_NOT_PROVEN"),
+        ({"address": "2001:db8::3"}, {}, "NETWORK_NOT_PROVEN"),
+        ({"rejected": {"qemu-tcp": {"code": "NO", "reason": "x"}}}, {}, "NO"),
+        ({}, {}, None),
+        ({"address": "2001:DB8:0::2"}, {"has_key": False}, None),
+    ],
+    ids=[
+        "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no address", "another address",
+        "controller knows", "proven", "nothing of ours listens",
+    ],
+)  # fmt: skip
+def test_listeners_of_qemu_need_proof_acceptance_and_the_proven_address(changes, other, expected):
+    nothing_listens = {"address": POINT["address"], "planes": []}
+    assert codes({**nothing_listens, **changes}, **other)["qemu-tcp"] == expected
 
 
 def looked_at(state):

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.crosscluster.migration.plugins.module_utils.network.addresses import HeldAddress, Link
+from ansible_collections.crosscluster.migration.plugins.module_utils.network.checks import NodeFacts, check_own_address
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.errors import NetworkInvalid
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.evidence import Check, State
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.verdict import (
@@ -177,3 +180,17 @@ def test_statement_holds_through_its_day(until):
 
 def test_classes_are_in_order():
     assert [trust.rank for trust in Trust] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("text", ["10.5.0.7/24", "fd00:5::7/64"])
+def test_address_of_a_node_is_what_check_2_has_found(text):
+    """In the very words of the check, so that neither changes without the other."""
+    interface = ipaddress.ip_interface(text)
+    link = Link("mig", "", True, 1500, "", "", "", "ether", False, (HeldAddress(interface, True),))
+    facts = NodeFacts(**{**dict.fromkeys(NodeFacts.__dataclass_fields__), "links": (link,)})
+    found = check_own_address(facts, interface.network, "b")
+    others = [check for check in proven() if (check.number, check.part, check.node) != (2, "", "b")]
+    verdict = judge("a", "b", str(interface.network), [*others, found], now=NOW)
+    assert verdict.address_of("b") == interface.ip
+    assert verdict.address_of("a") is None  # evidence that tells no address
+    assert verdict.address_of("c") is None

@@ -125,3 +125,10 @@ def test_line_over_one_mebibyte_is_refused():
 @given(st.text(max_size=200))
 def test_line_survives_any_text(text):
     assert json.loads(commands.ticket(text).line())["path"] == text
+
+
+def test_start_in_clear_text_names_the_network():
+    request = commands.start("a1", "b1", "q35", NBD, network="198.51.100.0/24").request()
+    options = request["migrate_opts"]
+    assert request["start_params"]["statefile"] == "tcp"
+    assert (options["type"], options["network"], options["nbd_proto_version"]) == ("insecure", "198.51.100.0/24", 1)

@@ -300,3 +300,100 @@ def test_parsers_survive_any_object(raw):
     ):
         with pytest.raises(AnswerMalformed):
             parse()
+
+
+# start in clear text (mtunnel-protocol 6.2)
+
+HERE, HERE6 = "198.51.100.2", "fd00:5::2"
+
+
+def plain_reply(host=HERE, ram="60000", nbd="60001", **migrate):
+    plane = {"proto": "tcp", "addr": host, "port": ram, "uri": f"tcp:{host}:{ram}", **migrate}
+    uri = f"nbd:{host}:{nbd}:exportname=drive-scsi0"
+    return {"migrate": plane, "drives": {"scsi0": {**ASKED["scsi0"], "nbd_uri": uri}}}
+
+
+@pytest.mark.parametrize(("host", "address"), [(HERE, HERE), (f"[{HERE6}]", HERE6), ("[FD00:5:0::2]", HERE6)])
+def test_plain_start_tells_the_proven_address_and_its_ports(host, address):
+    found = replies.PlainStartReply.parse(plain_reply(host), ASKED, address)
+    assert found == replies.PlainStartReply(address, 60000, 60001)
+
+
+def test_plain_start_without_disks_has_no_port_for_them():
+    found = replies.PlainStartReply.parse({**plain_reply(), "drives": None}, {}, HERE)
+    assert found == replies.PlainStartReply(HERE, 60000, None)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "198.51.100.3", "localhost", "127.0.0.1", "169.254.169.254", "target.example", "198.51.100.2.", "198.51.100.02",
+        "3325256706", f"[{HERE}]", "[::ffff:198.51.100.2]", HERE6, "[fd00:5::2%eth0]", "999.999.999.999", "",
+        "198.51.100.2 ", "１９８.51.100.2", "/run/qemu-server/200.migrate",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("address", [HERE, HERE6])
+def test_plain_start_elsewhere_is_refused(host, address):
+    with pytest.raises(AnswerMalformed):
+        replies.PlainStartReply.parse(plain_reply(host), ASKED, address)
+
+
+@pytest.mark.parametrize(
+    "port",
+    [60000, "59999", "60051", "0", "-60000", "060000", "60000.0", "６００００", "60000 ", "8006", "", None, True, []],
+)
+def test_port_outside_of_the_range_of_proxmox_is_refused(port):
+    with pytest.raises(AnswerMalformed):
+        replies.PlainStartReply.parse(plain_reply(ram=port), ASKED, HERE)
+    with pytest.raises(AnswerMalformed):
+        replies.PlainStartReply.parse(plain_reply(nbd=port if port != 60000 else "60051"), ASKED, HERE)
+
+
+@pytest.mark.parametrize("uri", [*BAD_URIS, f"nbd:{HERE}:60001:exportname=drive-scsi1", f"nbd:{HERE}:60001"])
+def test_plain_disk_elsewhere_or_another_one_is_refused(uri):
+    raw = plain_reply()
+    raw["drives"]["scsi0"]["nbd_uri"] = uri
+    with pytest.raises(AnswerMalformed):
+        replies.PlainStartReply.parse(raw, ASKED, HERE)
+
+
+@pytest.mark.parametrize(
+    "migrate",
+    [
+        {"proto": "unix"}, {"uri": "tcp:8.8.8.8:60000"}, {"uri": f"tcp:{HERE}:60002"}, {"unix_sockets": []}, {"new": 1},
+        {"addr": None}, {"uri": None},
+    ],
+)  # fmt: skip
+def test_plain_plane_that_contradicts_itself_is_refused(migrate):
+    with pytest.raises(AnswerMalformed):
+        replies.PlainStartReply.parse(plain_reply(**migrate), ASKED, HERE)
+
+
+def test_plain_start_with_one_port_for_everything_or_other_drives_is_refused():
+    two = {**ASKED, "virtio0": ASKED["scsi0"]}
+    raw = plain_reply()
+    raw["drives"]["virtio0"] = {**ASKED["scsi0"], "nbd_uri": f"nbd:{HERE}:60002:exportname=drive-virtio0"}
+    for reply, asked in ((plain_reply(nbd="60000"), ASKED), (plain_reply(), two), (plain_reply(), {}), (raw, two)):
+        with pytest.raises(AnswerMalformed):
+            replies.PlainStartReply.parse(reply, asked, HERE)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=40) | st.sampled_from([HERE, "60000", "tcp"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["migrate", "drives", "scsi0", "proto", "addr", "port", "uri", "nbd_uri", "volid"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_no_answer_gets_past_the_parser_with_another_address(raw):
+    raw = raw if isinstance(raw, dict) else {"migrate": raw}
+    try:
+        found = replies.PlainStartReply.parse(raw, ASKED, HERE)
+    except AnswerMalformed:
+        return
+    assert (found.address, found.ram_port in range(60000, 60051)) == (HERE, True)

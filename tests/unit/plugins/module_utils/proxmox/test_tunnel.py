@@ -251,3 +251,23 @@ def test_close_sends_a_close_frame(connect):
 def test_open_needs_a_path_of_a_vm(connect):
     with pytest.raises(EndpointInvalid):
         connect(path="/api2/json/nodes/b1")
+
+
+def test_start_in_clear_text_takes_nothing_but_the_proven_address(connect):
+    volid = "local:200/vm-200-disk-0.raw"
+    asked = {"scsi0": {"volid": volid, "drivestr": volid + ",size=1G"}}
+
+    def listening(address):
+        migrate = {"proto": "tcp", "addr": address, "port": "60000", "uri": f"tcp:{address}:60000"}
+        return ok(
+            migrate=migrate,
+            drives={"scsi0": {**asked["scsi0"], "nbd_uri": f"nbd:{address}:60001:exportname=drive-scsi0"}},
+        )
+
+    made, double, _clock = connect(answer=script(listening("10.77.0.21"), listening("10.77.0.22"), ok()))
+    command = commands.start("a1", "b1", "q35", asked, network="10.77.0.0/24")
+    assert made.start_plain(command, "10.77.0.21").ram_port == 60000
+    with pytest.raises(AnswerMalformed):
+        made.start_plain(command, "10.77.0.21")
+    made.stop()  # the channel is sound: what was started is stopped over it
+    assert [json.loads(line)["cmd"] for line in double.data.decode().splitlines()] == ["start", "start", "stop"]
