@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from ..errors import Side
 from .errors import LinkLost
+from .handshake import Addresses
 from .interface import EndReason, Kind, PlainSettings
 from .plain_end import PlainEnd
 from .plain_guard import PlainGuard
@@ -27,9 +29,12 @@ class PlainPump(Pump):
     _guard: PlainGuard
 
     def _connect(self, is_nbd: bool) -> None:
+        settings = cast(PlainSettings, self._settings)
         self._remote = self._plain = PlainEnd()
+        if settings.local_address is not None:
+            _prove(settings, settings.local_address)
         if is_nbd:
-            self._plain.connect(cast(PlainSettings, self._settings))
+            self._plain.connect(settings)
         else:
             self._stalled = True  # there is nothing to be read yet
         self._guard = PlainGuard(awaits_greeting=is_nbd, now=self._clock())
@@ -55,3 +60,14 @@ class PlainPump(Pump):
         reason = self._guard.verdict(now, oldest=self.books.oldest, negotiating=self.books.negotiating)
         if reason is not None:
             self._finish(reason, False)
+
+
+def _prove(settings: PlainSettings, own: str) -> None:
+    """The way to the target is still the one that was proven (safety 10, check 14); of the target nobody can ask more.
+
+    Raises:
+        NetworkChanged: NETWORK_CHANGED.
+    """
+    from .network_proof import prove  # the other pumps do without its memory
+
+    prove(Addresses(f"[{own}]:0", f"[{settings.address}]:{settings.port}"), Side.SOURCE)

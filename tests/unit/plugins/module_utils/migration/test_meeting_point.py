@@ -33,7 +33,7 @@ ACCEPTED = {"accepted_by": "the network team", "until": "2100-01-01"}
 
 
 # What check 2 says (network.checks.check_own_address).
-FINDINGS = {2: "2001:db8::2/64 on mig, which is up"}
+FINDINGS = {2: "10.77.0.2/24 on mig, which is up"}
 
 
 def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
@@ -107,10 +107,10 @@ def test_what_is_missing_is_named(changes, other, expected):
         ({"network": verdict(Trust.UNKNOWN)}, {}, "NETWORK_NOT_PROVEN"),
         ({"network": verdict(at=NOW - 901)}, {}, "NETWORK_NOT_PROVEN"),
         ({"address": ""}, {}, "NETWORK_NOT_PROVEN"),
-        ({"address": "2001:db8::3"}, {}, "NETWORK_NOT_PROVEN"),
+        ({"address": "10.77.0.3"}, {}, "NETWORK_NOT_PROVEN"),
         ({"rejected": {"qemu-tcp": {"code": "NO", "reason": "x"}}}, {}, "NO"),
         ({}, {}, None),
-        ({"address": "2001:DB8:0::2"}, {"has_key": False}, None),
+        ({}, {"has_key": False}, None),
     ],
     ids=[
         "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no address", "another address",
@@ -118,7 +118,7 @@ def test_what_is_missing_is_named(changes, other, expected):
     ],
 )  # fmt: skip
 def test_listeners_of_qemu_need_proof_acceptance_and_the_proven_address(changes, other, expected):
-    nothing_listens = {"address": POINT["address"], "planes": []}
+    nothing_listens = {key: POINT[key] for key in ("address", "own_address")}
     assert codes({**nothing_listens, **changes}, **other)["qemu-tcp"] == expected
 
 

@@ -30,7 +30,7 @@ def proven(cluster, age=60.0):
 
 
 def plain(cluster, transports=("qemu-tcp",), **more):
-    incoming = {"address": ADDRESS, "network": proven(cluster), **more}
+    incoming = {"address": ADDRESS, "own_address": "10.77.0.11", "network": proven(cluster), **more}
     return {"transports": list(transports), "incoming": incoming, "clear_text": ACCEPTED}
 
 

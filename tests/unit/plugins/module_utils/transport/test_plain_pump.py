@@ -204,3 +204,17 @@ def test_rate_is_kept(target, short):
     client.close()
     peer.close()
     runner.end()
+
+
+@pytest.mark.parametrize("kind", [Kind.RAM, Kind.NBD])
+def test_way_that_is_not_the_proven_one_is_never_taken(target, short, kind):
+    """No device of this node has that address: found before the target hears anything."""
+    path = short / "stream.sock"
+    port = target.getsockname()[1]
+    runner = Runner(PlainSettings("stream", kind, "127.0.0.1", port, str(path), "192.0.2.77"), "")
+    end = runner.end()
+    assert end["reason"] == "connect_failed"
+    assert "NETWORK_CHANGED" in end["detail"]
+    target.settimeout(0.2)
+    with pytest.raises(socket.timeout):
+        target.accept()
