@@ -19,13 +19,14 @@ from unit.fakes.direct_target import DirectTarget, socket_path
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
     DirectSettings,
+    PlainSettings,
     PumpSettings,
     kind_of,
 )
 
 from .machine import cpu_of
 
-__all__ = ["DISK", "RAM", "Direct", "Websocket", "qemu_socket"]
+__all__ = ["DISK", "RAM", "Direct", "Plain", "Websocket", "qemu_socket"]
 
 RAM, DISK = "ram", "disk/scsi1"
 _PUMP = "from ansible_collections.crosscluster.migration.plugins.module_utils.transport.pump import main; main()"
@@ -109,7 +110,8 @@ class _Carriers:
 
     def cpu(self, stream: str) -> Dict[str, float]:
         """CPU seconds of the stream's processes since they began."""
-        return {"source worker": self.pumps[stream].cpu(), self.far: self.far_cpu(stream)}
+        far = {self.far: self.far_cpu(stream)} if self.far else {}
+        return {"source worker": self.pumps[stream].cpu(), **far}
 
     def pace(self, stream: str, rate: int) -> None:
         """bytes/s."""
@@ -227,3 +229,24 @@ class Websocket(_Carriers):
         for proxy in self._proxies.values():
             proxy.kill()
             proxy.wait()
+
+
+class Plain(_Carriers):
+    """A worker on the source alone: the target's QEMU listens on TCP (``qemu-tcp``)."""
+
+    far = ""
+    to_tcp = True
+
+    def __init__(self, directory: Path, network: Any, names: Dict[str, str]) -> None:
+        super().__init__(directory)
+        self._network = network
+
+    def start(self, stream: str, listen: Dict[str, str]) -> None:
+        kind = kind_of(stream)
+        if kind is None:
+            raise ValueError(stream)
+        wanted = PlainSettings(
+            name=stream, kind=kind, address=listen["host"], port=int(listen["port"]), listen=self._path(stream)
+        )
+        with self._network.source():
+            self.pumps[stream] = _Pump(wanted.to_line(""))

@@ -21,7 +21,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.errors impo
 from ansible_collections.crosscluster.migration.plugins.module_utils.qemu import mirror, tls
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import pacing
 
-from .carriers import DISK, RAM, Direct, Websocket, qemu_socket
+from .carriers import DISK, RAM, Direct, Plain, Websocket, qemu_socket
 from .heart import Heart
 from .machine import DATA, MIB, guestless_cpu, source, target
 from .network import ADDRESSES
@@ -48,6 +48,7 @@ TRANSPORTS: Dict[str, Transport] = {
     "tcp": Transport(partial(Direct, plane="tcp")),
     "tls": Transport(partial(Direct, plane="tls")),
     "qemu-tls": Transport(partial(Direct, plane="tcp", opaque=True), qemu_tls=True),
+    "qemu-tcp": Transport(Plain),
     "websocket": Transport(Websocket, paced=True),
     "websocket-unpaced": Transport(Websocket),
 }
