@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import cast
 
 from ..errors import Side
-from .errors import LinkLost
-from .handshake import Addresses
+from .errors import LinkLost, NetworkChanged
 from .interface import EndReason, Kind, PlainSettings
 from .plain_end import PlainEnd
 from .plain_guard import PlainGuard
@@ -63,11 +62,23 @@ class PlainPump(Pump):
 
 
 def _prove(settings: PlainSettings, own: str) -> None:
-    """The way to the target is still the one that was proven (safety 10, check 14); of the target nobody can ask more.
+    """The way to the target is still the one that was proven (check 3 of safety 10); nobody there can be asked more.
 
     Raises:
         NetworkChanged: NETWORK_CHANGED.
     """
-    from .network_proof import prove  # the other pumps do without its memory
+    from ..network import survey  # the other pumps do without its memory
+    from ..network.addresses import parse_address
+    from ..network.checks import check_way
+    from ..network.evidence import State
+    from .listener import device_with
 
-    prove(Addresses(f"[{own}]:0", f"[{settings.address}]:{settings.port}"), Side.SOURCE)
+    peer = parse_address(settings.address)
+    check = check_way(survey.world().way(peer), device_with(own) or "", parse_address(own), peer, "the source node")
+    if check.state is not State.PASSED:
+        raise NetworkChanged(
+            f"On the source node the network is not (any more) as it was proven: {check.finding}",
+            side=Side.SOURCE,
+            object="network",
+            remedy=check.remedy,
+        )
