@@ -150,6 +150,21 @@ def test_clear_text_that_nobody_accepts_is_refused_before_any_write(mover, patch
     assert vm.records() == []
 
 
+def test_check_mode_reserves_nothing_and_says_what_is_open(mover, patched):
+    vm = mover().create()
+    run = vm.migrate(
+        "--check",
+        migrate_vm_transports=["qemu-tcp"],
+        migrate_vm_incoming={"network": network_of(vm)},
+        migrate_vm_clear_text=ACCEPTED,
+        crosscluster_clusters=full(vm),
+    ).expect(0)
+    assert run.result()["transport"] == "qemu-tcp"
+    assert "qemu-tcp is subject to the proof of the network" in run.output
+    assert vm.records() == []
+    vm.assert_nothing_on_target()
+
+
 def test_network_in_which_the_target_is_not_is_refused(mover, patched):
     vm = mover().create()
     run = migrate(vm, incoming={"network": "10.99.0.0/24", "outside": ["localhost"]})
