@@ -213,12 +213,12 @@ e2e: packages venv ## Migrations of real guests between two clusters of the lab
 	@$(PYTEST) $(REPORT) -m 'not mixed and not slow' tests/e2e
 
 .PHONY: e2e-slow
-e2e-slow: packages venv ## End-to-end tests that take longer: pacing at every rate
+e2e-slow: packages-trees venv ## End-to-end tests that take longer: pacing at every rate, every death and silence
 	@$(PYTEST) $(REPORT) -m slow tests/e2e
 
 .PHONY: mixed
 mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under systemd (makes a Debian 13 tree at first)
-	@$(PYTEST) $(REPORT) -m mixed tests/pairs tests/e2e
+	@$(PYTEST) $(REPORT) -m 'mixed and not slow' tests/pairs tests/e2e
 
 .PHONY: molecule
 molecule: packages venv ## The scenarios of extensions/molecule but nested, on the lab or on CROSSCLUSTER_INVENTORY

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,36 @@ def certify(controller: Any) -> None:
     controller.run("certificates", extra=rooted(controller)).expect(0)
 
 
+def full(vm: Any, *, root: bool = True) -> dict[str, Any]:
+    """The clusters with a token that has Sys.Modify, as ``qemu-tcp`` needs it; with root on the target or without."""
+    clusters: dict[str, Any] = rooted(vm.controller)["crosscluster_clusters"]
+    for name, cluster in clusters.items():
+        host = vm.source_host if name == "alpha" else vm.target_host
+        cluster.update(
+            api_user="root@pam", api_token_id="full", api_token_secret=host.tokens["root@pam!full"], target_root=root
+        )
+    return clusters
+
+
+@contextlib.contextmanager
+def insecure(host: Any) -> Iterator[None]:
+    """The host announces insecure-remote; afterwards it is as it was."""
+    path = Path(host.path("/etc/lab/personality.json"))
+    assert not path.exists()
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"personality": "insecure"}), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
 def over(vm: Any, transport: str, **more: Any) -> dict[str, Any]:
-    """Extra variables of a move by one transport; ``tcp`` with its proof of the network and its acceptance."""
+    """Extra variables of a move by one transport; in clear text with its proof of the network and its acceptance."""
     network = {"network": str(vm.target_host.addresses.migration4.network), "outside": ["localhost"]}
-    clear = {"migrate_vm_incoming": network, "migrate_vm_clear_text": ACCEPTED} if transport == "tcp" else {}
-    return vm.extra(migrate_vm_transports=[transport], **clear, **rooted(vm.controller), **more)
+    clear = {"migrate_vm_incoming": network, "migrate_vm_clear_text": ACCEPTED} if "tcp" in transport else {}
+    clusters = {"crosscluster_clusters": full(vm)} if transport == "qemu-tcp" else rooted(vm.controller)
+    return vm.extra(migrate_vm_transports=[transport], **clear, **clusters, **more)
 
 
 def listening_port(host: Any) -> int:

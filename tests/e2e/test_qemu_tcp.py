@@ -12,36 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from e2e.direct import ACCEPTED, rooted
+from e2e.direct import ACCEPTED, full, insecure, rooted
 from e2e.moves import assert_changes_nothing
 from lab.vms import EFI_MIB, Disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-PERSONALITY = "/etc/lab/personality.json"
 PORTS = range(60000, 60051)
 
 
 @pytest.fixture
 def patched(lab):
-    """The target announces insecure-remote; afterwards it is as it was."""
-    path = Path(lab.host("beta1").path(PERSONALITY))
-    assert not path.exists()
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"personality": "insecure"}), encoding="utf-8")
-    yield
-    path.unlink()
-
-
-def full(vm, *, root=True):
-    """The clusters with a token that has Sys.Modify; with root on the target or without it."""
-    clusters = rooted(vm.controller)["crosscluster_clusters"]
-    for name, cluster in clusters.items():
-        host = vm.source_host if name == "alpha" else vm.target_host
-        cluster.update(
-            api_user="root@pam", api_token_id="full", api_token_secret=host.tokens["root@pam!full"], target_root=root
-        )
-    return clusters
+    with insecure(lab.host("beta1")):
+        yield
 
 
 def network_of(vm):

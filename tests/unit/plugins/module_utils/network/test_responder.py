@@ -86,8 +86,8 @@ def test_who_has_not_the_key_gets_no_proof_and_no_packet(running):
     assert probe.echo(stranger, 1500)[0] is None
 
 
-def test_garbage_ends_the_connection_and_nothing_else(running):
-    one, pair = running
+def test_garbage_ends_the_connection_and_nothing_else(running, settings):
+    _one, pair = running
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"x" * 5000, b"[]\n", b""):
         with socket.create_connection(("127.0.0.1", pair.port), 5) as sock:
             sock.settimeout(5)
@@ -98,7 +98,7 @@ def test_garbage_ends_the_connection_and_nothing_else(running):
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(100) == b""
     assert probe.converse(pair).proven
-    assert one.proven == 1
+    assert responder.collect(settings.responder_id)["proven"] == 1
 
 
 def test_packet_of_another_address_is_not_echoed(settings):
