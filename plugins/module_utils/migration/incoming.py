@@ -404,7 +404,7 @@ class Incoming:
         except BlockingIOError:
             return None
         except TransportError as error:
-            _LOG.info("a connection is refused: %s", error)
+            _LOG.info("a connection was turned away: %s", error)
             guest.is_refused = True
             self._door.parts(number, Turned.FAILED, self._clock())
             return self._see_off(guest)
