@@ -63,6 +63,7 @@ EDGES = {
     "transport/pump_handle.py",
     "transport/rehearsal.py",
     "transport/remote_end.py",
+    "transport/tcp_options.py",
     "transport/unix_end.py",
     "transport/websocket_pump.py",
     "migration/background.py",

@@ -143,6 +143,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "transport.pump_channel",
     "transport.pump_handle",
     "transport.remote_end",
+    "transport.tcp_options",
     "transport.tls",
     "transport.unix_end",
     "transport.websocket",

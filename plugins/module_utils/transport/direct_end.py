@@ -16,7 +16,6 @@ import os
 import select
 import socket
 import ssl
-import struct
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 from ..errors import Side
@@ -24,6 +23,7 @@ from . import wire
 from .errors import GreetingRefused, LinkLost, NetworkChanged, TransportError
 from .handshake import Addresses, SourceGreeting
 from .interface import DirectSettings
+from .tcp_options import limit_unsent, reset
 from .tls import Credentials, Handshake, client_context
 from .wire import Decoder, Frame
 
@@ -32,11 +32,9 @@ __all__ = ["DirectEnd", "addresses_of", "dial"]
 BATCH = 512 * 1024  # bytes of one batch in (direct-transports 5); bounds the memory of a stream
 # Encrypted bytes per read: more than a full frame, and still in the processor's cache when they are decrypted.
 ENCRYPTED = 256 * 1024
-# Bytes that may wait unsent in the kernel: what waits there is invisible to QEMU's estimate of the downtime. For bulk
-# more of them: with 256 KiB the source worker took 1.4 times the CPU on a link of 2 Gbit/s, and 1 MiB lasts 4 ms there.
-NOTSENT_LOWAT = 256 * 1024
+# Bytes of bulk that may wait unsent in the kernel: with the usual 256 KiB the source worker took 1.4 times the CPU on a
+# link of 2 Gbit/s, and 1 MiB lasts 4 ms there.
 NOTSENT_LOWAT_BULK = 1024 * 1024
-TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # has a name since Python 3.12
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -59,7 +57,7 @@ class DirectEnd:
         self._socket = sock
         with contextlib.suppress(OSError):  # not over TCP in a test
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._queue(NOTSENT_LOWAT)
+            limit_unsent(sock)
         self._tls = handshake
         self._decoder = Decoder(wire.MAX_DATA[plane])
         payload = wire.MAX_DATA[plane]
@@ -81,11 +79,8 @@ class DirectEnd:
 
     def expect_bulk(self) -> None:
         """Nobody waits for a single piece of what is sent from now on: more may lie in the kernel."""
-        self._queue(NOTSENT_LOWAT_BULK)
-
-    def _queue(self, size: int) -> None:
         with contextlib.suppress(OSError):  # not over TCP in a test
-            self._socket.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
+            limit_unsent(self._socket, NOTSENT_LOWAT_BULK)
 
     # Out.
 
@@ -249,9 +244,7 @@ class DirectEnd:
 
     def abort(self) -> None:
         """Cut at once: the peer gets a reset, even if it does not read."""
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
+        reset(self._socket)
 
     def _encrypt(self, handshake: Handshake, data: Buffer) -> bytes:
         view = memoryview(data)

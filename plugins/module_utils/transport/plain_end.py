@@ -9,7 +9,6 @@ that was proven, and the kernel is asked once more who is at the other end. An e
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import ipaddress
 import socket
@@ -21,14 +20,12 @@ from ..errors import Side
 from ..websocket import frames
 from .errors import LinkLost
 from .interface import PlainSettings
+from .tcp_options import limit_unsent, reset
 
 __all__ = ["USER_TIMEOUT", "PlainEnd"]
 
 USER_TIMEOUT = 10.0  # seconds for which sent bytes may stay unacknowledged (DESIGN 4)
 PAYLOAD = 128 * 1024  # bytes of one read of QEMU
-# Bytes that may wait unsent in the kernel: what waits there is invisible to QEMU's estimate of the downtime.
-NOTSENT_LOWAT = 256 * 1024
-TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # has a name since Python 3.12
 
 
 class PlainEnd:
@@ -53,7 +50,7 @@ class PlainEnd:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT * 1000))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+            limit_unsent(sock)
             if settings.local_address is not None:
                 sock.bind((settings.local_address, 0))
             sock.settimeout(settings.connect_timeout)
@@ -144,9 +141,7 @@ class PlainEnd:
     def abort(self) -> None:
         """Cut: the target sees a reset."""
         if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+            reset(self._socket)
 
     def close(self) -> None:
         """Close an ended connection."""

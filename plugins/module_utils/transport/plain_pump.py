@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from ..errors import Side
-from .errors import LinkLost, NetworkChanged
+from .errors import LinkLost
 from .interface import EndReason, Kind, PlainSettings
 from .plain_end import PlainEnd
 from .plain_guard import PlainGuard
@@ -31,7 +30,9 @@ class PlainPump(Pump):
         settings = cast(PlainSettings, self._settings)
         self._remote = self._plain = PlainEnd()
         if settings.local_address is not None:
-            _prove(settings, settings.local_address)
+            from .network_proof import prove_way  # the other pumps do without its memory
+
+            prove_way(settings.local_address, settings.address)
         if is_nbd:
             self._plain.connect(settings)
         else:
@@ -59,26 +60,3 @@ class PlainPump(Pump):
         reason = self._guard.verdict(now, oldest=self.books.oldest, negotiating=self.books.negotiating)
         if reason is not None:
             self._finish(reason, False)
-
-
-def _prove(settings: PlainSettings, own: str) -> None:
-    """The way to the target is still the one that was proven (check 3 of safety 10); nobody there can be asked more.
-
-    Raises:
-        NetworkChanged: NETWORK_CHANGED.
-    """
-    from ..network import survey  # the other pumps do without its memory
-    from ..network.addresses import parse_address
-    from ..network.checks import check_way
-    from ..network.evidence import State
-    from .listener import device_with
-
-    peer = parse_address(settings.address)
-    check = check_way(survey.world().way(peer), device_with(own) or "", parse_address(own), peer, "the source node")
-    if check.state is not State.PASSED:
-        raise NetworkChanged(
-            f"On the source node the network is not (any more) as it was proven: {check.finding}",
-            side=Side.SOURCE,
-            object="network",
-            remedy=check.remedy,
-        )

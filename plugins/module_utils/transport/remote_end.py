@@ -19,15 +19,13 @@ from ..proxmox.endpoint import Endpoint
 from ..proxmox.upgrade import open_websocket
 from ..websocket import frames
 from ..websocket.tls_stream import TlsStream
+from .tcp_options import limit_unsent
 
 __all__ = ["DEFAULT_PAYLOAD", "WebsocketEnd"]
 
 HEADER_ROOM = 14  # bytes; the longest client header
 # tunnel-performance 4.1: header and payload together fill TLS records of 16384 bytes exactly.
 DEFAULT_PAYLOAD = frames.ALIGNED_PAYLOADS[1]
-# Bytes that may wait unsent in the kernel. Without it megabytes pile up there in front of every ping.
-NOTSENT_LOWAT = 256 * 1024
-TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # has a name since Python 3.12
 
 
 class WebsocketEnd:
@@ -122,4 +120,4 @@ class WebsocketEnd:
 def _tune(stream: TlsStream) -> None:
     """Keep the kernel's queue short, so that a ping is not seconds behind data on a slow link."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(stream.fileno())) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        limit_unsent(sock)

@@ -19,7 +19,7 @@ from unit.fakes.pump_runner import Runner
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.network import survey
 from ansible_collections.crosscluster.migration.plugins.module_utils.network.routes import Way
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport import listener
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import network_proof
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import (
     EndReason,
     EventName,
@@ -228,7 +228,7 @@ def test_way_that_is_not_the_proven_one_is_never_taken(target, short, kind):
 def test_way_that_is_the_proven_one_is_taken_from_the_proven_address(target, short, monkeypatch):
     here = ipaddress.ip_address("127.0.0.1")
     way = Way(here, "lo", "", here, True)
-    monkeypatch.setattr(listener, "device_with", lambda _address: "lo")
+    monkeypatch.setattr(network_proof, "device_with", lambda _address: "lo")
     monkeypatch.setattr(survey, "world", lambda: SimpleNamespace(way=lambda _peer: way))
     client, peer, runner = ram(target, short, local_address="127.0.0.1")
     client.close()
