@@ -15,6 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+from bench.links import hear_all
+
 __all__ = ["Events"]
 
 SOCKET = "/run/qmeventd.sock"
@@ -46,7 +48,7 @@ class Events:
         os.rename(self._path, self._path + ".daemon")
         self._listener.bind(self._path)
         self._listener.listen(16)
-        threading.Thread(target=self._accept, daemon=True).start()
+        hear_all(self._listener, self._read)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,16 +56,8 @@ class Events:
         for each in (self._listener, *self._links):
             each.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                link = self._listener.accept()[0]
-            except OSError:
-                return
-            self._links.append(link)
-            threading.Thread(target=self._read, args=(link,), daemon=True).start()
-
     def _read(self, link: socket.socket) -> None:
+        self._links.append(link)
         vmid = 0
         try:
             for line in link.makefile("rb"):

@@ -60,14 +60,20 @@ def over(vm: Any, transport: str, **more: Any) -> dict[str, Any]:
     return vm.extra(migrate_vm_transports=[transport], **clear, **clusters, **more)
 
 
-def listening_port(host: Any) -> int:
-    """The port on which an incoming worker listens in a host; 0 when none does."""
+def listeners(host: Any, ports: range) -> set[int]:
+    """Those of some ports on which something listens in a host, over IPv4."""
+    found = set()
     for line in Path(f"/proc/{host.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         words = line.split()
         port = int(words[1].rpartition(":")[2], 16)
-        if words[3] == _LISTENS and port in PORTS:
-            return port
-    return 0
+        if words[3] == _LISTENS and port in ports:
+            found.add(port)
+    return found
+
+
+def listening_port(host: Any) -> int:
+    """The port on which an incoming worker listens in a host; 0 when none does."""
+    return next(iter(listeners(host, PORTS)), 0)
 
 
 def incoming_logs(host: Any) -> dict[str, str]:
@@ -82,3 +88,12 @@ def assert_nobody_listens(vm: Any) -> None:
     assert listening_port(vm.target_host) == 0
     names = vm.target_host.run(["ls", "/run/crosscluster"], check=False).stdout.split()
     assert [name for name in names if not name.startswith("vm-")] == []  # locks of moves away from there stay
+
+
+def assert_refused(vm: Any, run: Any) -> None:
+    """No listed transport could be used, and nothing is left on either side."""
+    assert run.status != 0
+    assert "NO_TRANSPORT_USABLE" in run.codes
+    vm.assert_stayed()
+    vm.assert_nothing_on_target()
+    assert_nobody_listens(vm)

@@ -9,10 +9,11 @@ It is an option ROM: the firmware runs it, needs no disk for it, and the guest's
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import List
+
+from bench.links import hear_all
 
 __all__ = ["Heart", "options"]
 
@@ -57,7 +58,7 @@ class Heart:
         self._beats: List[float] = []
 
     def __enter__(self) -> Heart:
-        threading.Thread(target=self._accept, daemon=True).start()
+        hear_all(self._listener, self._hear)
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -73,14 +74,6 @@ class Heart:
         beats = [beat for beat in self._beats if beat >= began]
         del self._beats[:-1]
         return max((later - earlier) * 1000 for earlier, later in zip([began, *beats], beats))
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                link = self._listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self._hear, args=(link,), daemon=True).start()
 
     def _hear(self, link: socket.socket) -> None:
         with link:
