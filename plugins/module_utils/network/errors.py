@@ -12,7 +12,7 @@ NetworkError
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any
 
 from ..errors import CrossclusterError, Side
 
@@ -24,16 +24,8 @@ class NetworkError(CrossclusterError):
 
     code = "NETWORK_FAILED"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        side: Side = Side.SOURCE,
-        object: str,
-        remedy: str = "",
-        facts: Optional[Mapping[str, Any]] = None,
-    ) -> None:
-        super().__init__(message, side=side, object=object, remedy=remedy, facts=facts)
+    def __init__(self, message: str, *, side: Side = Side.SOURCE, **keywords: Any) -> None:
+        super().__init__(message, side=side, **keywords)
 
 
 class NetworkFactsInvalid(NetworkError):

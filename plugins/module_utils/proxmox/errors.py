@@ -75,16 +75,8 @@ class ProxmoxError(CrossclusterError):
 
     code = "PROXMOX"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        side: Side = Side.TARGET,
-        object: str,
-        remedy: str = "",
-        facts: Optional[Mapping[str, Any]] = None,
-    ) -> None:
-        super().__init__(message, side=side, object=object, remedy=remedy, facts=facts)
+    def __init__(self, message: str, *, side: Side = Side.TARGET, **keywords: Any) -> None:
+        super().__init__(message, side=side, **keywords)
 
 
 class EndpointInvalid(ProxmoxError):

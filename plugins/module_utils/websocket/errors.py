@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any
 
 from ..errors import CrossclusterError, Side
 
@@ -38,16 +38,8 @@ class WebsocketError(CrossclusterError):
 
     code = "WEBSOCKET"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        side: Side = Side.TARGET,
-        object: str = "websocket",
-        remedy: str = "",
-        facts: Optional[Mapping[str, Any]] = None,
-    ) -> None:
-        super().__init__(message, side=side, object=object, remedy=remedy, facts=facts)
+    def __init__(self, message: str, *, side: Side = Side.TARGET, object: str = "websocket", **keywords: Any) -> None:
+        super().__init__(message, side=side, object=object, **keywords)
 
 
 class FrameInvalid(WebsocketError):
