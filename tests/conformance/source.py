@@ -15,7 +15,6 @@ from .monitor import Monitor
 
 __all__ = ["Engine", "SourceVm", "derive"]
 
-_DRIVE = re.compile(r"^((?:scsi|virtio|ide|sata)\d+|efidisk0): (.*)$", re.MULTILINE)
 DEFAULT_SOURCE = 100
 
 

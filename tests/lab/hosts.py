@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import select
@@ -352,19 +351,6 @@ class Host:
         """End shape."""
         self._fabric(["tc", "qdisc", "del", "dev", self.plan.port(segment, self.name), "root"], check=False)
         self.run(["tc", "qdisc", "del", "dev", segment.value, "root"], check=False)
-
-    def clear_faults(self) -> None:
-        """End every fault of this host's cables and connections that these methods made."""
-        for segment in Segment:
-            self.restore(segment)
-            self.unshape(segment)
-        inside = self.argv([])
-        for prefix, start in ((inside, "lab-refuse-"), (in_namespace(self.plan.fabric), "mute-%s-" % self.name)):
-            listed = subprocess.run([*prefix, "nft", "-j", "list", "tables"], capture_output=True, check=False).stdout
-            for entry in json.loads(listed or b"{}").get("nftables", []):
-                table = entry.get("table", {})
-                if table.get("name", "").startswith(start):
-                    subprocess.run([*prefix, "nft", "delete", "table", table["family"], table["name"]], check=False)
 
 
 def _addresses(addresses: HostAddresses, segment: Segment) -> list[tuple[str, object]]:

@@ -33,7 +33,6 @@ __all__ = [
     "machine_batch",
     "machine_networks",
     "overlaps",
-    "remove_links",
 ]
 
 INSTANCES = range(0, 100)
@@ -295,8 +294,3 @@ def overlaps(plan: AddressPlan, networks: list[ipaddress.IPv4Network]) -> bool:
     """Whether the machine uses part of this instance's addresses; a wider route of its own (a VPN's 10/8) does not
     hinder, because the lab's route is more specific."""
     return any(network.prefixlen >= plan.network4.prefixlen and network.overlaps(plan.network4) for network in networks)
-
-
-def remove_links(plan: AddressPlan) -> None:
-    """Take the machine's veth away (its routes and its peer go with it), if it is there."""
-    subprocess.run(["ip", "link", "del", plan.prefix], capture_output=True, check=False)

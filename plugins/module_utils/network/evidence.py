@@ -140,7 +140,6 @@ class PacketSizes:
     """The largest whole packet, in bytes with its IP header, that went to the peer and came back."""
 
     largest: int
-    smaller_tried: Tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Callable, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Optional, Sequence, Set, Tuple
 
 from .addresses import ADDR_COMMAND, Address, parse_links
 from .checks import NodeFacts
@@ -175,13 +175,11 @@ def echo(pair: Pair, mtu: int) -> Tuple[Optional[PacketSizes], Quality]:
         quality = Quality(len(times), len(back), int(back[len(back) // 2] * 1_000_000) if back else 0)
         if not back:
             return None, quality
-        tried: List[int] = []
-        for size in [min(mtu, _LARGEST), *(step for step in LADDER if step < mtu)]:
+        for step, size in enumerate([min(mtu, _LARGEST), *(size for size in LADDER if size < mtu)]):
             for number in range(ECHO_TRIES):
-                if _echo_once(sock, key, 1000 + len(tried) * ECHO_TRIES + number, size - headers) is not None:
-                    return PacketSizes(size if size < mtu else mtu, tuple(tried)), quality
-            tried.append(size)
-        return PacketSizes(0, tuple(tried)), quality
+                if _echo_once(sock, key, 1000 + step * ECHO_TRIES + number, size - headers) is not None:
+                    return PacketSizes(size if size < mtu else mtu), quality
+        return PacketSizes(0), quality
 
 
 def ask_owners(interface: str, mac: str, own: Address, peer: Address, table: str = "") -> Answers:

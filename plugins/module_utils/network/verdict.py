@@ -45,11 +45,6 @@ class Trust(enum.Enum):
         """Whether a transport without encryption may be used at all; it also wants a statement and an age."""
         return self in (Trust.ENCRYPTED, Trust.PRIVATE_PROVEN)
 
-    @property
-    def rank(self) -> int:
-        """Larger is better."""
-        return len(Trust) - 1 - list(Trust).index(self)
-
 
 @dataclass(frozen=True)
 class Statement:

@@ -70,10 +70,6 @@ class Session:
         """POST; the ``data`` of the answer."""
         return self.request("POST", segments, params)
 
-    def put(self, *segments: str, **params: Any) -> Any:
-        """PUT; the ``data`` of the answer."""
-        return self.request("PUT", segments, params)
-
     def delete(self, *segments: str, **params: Any) -> Any:
         """DELETE; the ``data`` of the answer."""
         return self.request("DELETE", segments, params)

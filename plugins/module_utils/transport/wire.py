@@ -153,11 +153,6 @@ class Decoder:
         self._need = HEADER_SIZE
         self._broken = False
 
-    @property
-    def is_between_frames(self) -> bool:
-        """Whether the last byte was the last one of a frame."""
-        return not self._held and not self._data_left
-
     def receive(self, data: Buffer) -> List[Frame]:
         """The frames that are complete now. A DATA frame comes as it came, in pieces that view ``data``.
 

@@ -35,7 +35,6 @@ _MIGRATION, _KEY = "5" * 32, "ab" * 32
 _PATIENT = {
     "deadman": 10.0, "stall": 60.0, "greeting": 10.0, "answer": 30.0, "background_answer": 60.0, "first_answer": 30.0
 }  # fmt: skip
-_DONE = 30.0  # seconds
 
 
 def qemu_socket(directory: Path, stream: str) -> str:

@@ -14,7 +14,6 @@ from ..world import Ran
 
 __all__ = ["run"]
 
-SLOW_S = 2.5
 # a command that had to wait for a lock: its wait is part of the contract
 WAITED = re.compile(r"trying to acquire|got timeout|timeout")
 STARTUP_S = 4.0

@@ -13,7 +13,7 @@ from ..session import Fatal, Session
 from ..wire import WebSocket, frame
 from . import data, http, qmp
 
-__all__ = ["expected_reply", "illegal", "receive", "send"]
+__all__ = ["illegal", "receive", "send"]
 
 REPLY_TIMEOUT_S = 60.0
 # delays that the contract names: config lock, imports without news, VM start with a busy lock
@@ -152,10 +152,6 @@ def _ports(session: Session, expected: Any, actual: Any) -> None:
     ports = session.facts.setdefault("ports", {})
     ports.update(dict(zip(sorted(set(recorded)), sorted(set(got)))))
     session.bindings.add_literals([(re.compile(rf"(?<!\d){old}(?!\d)"), new) for old, new in ports.items()])
-
-
-def expected_reply(session: Session, event: Event) -> Optional[Event]:
-    return session.capture.reply_to(event)
 
 
 def _fresh(session: Session, event: Event) -> None:

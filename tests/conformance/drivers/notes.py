@@ -19,7 +19,6 @@ __all__ = ["handle"]
 Handler = Callable[[Session, Event, "re.Match[str]"], None]
 _ACTIONS: List[Tuple["re.Pattern[str]", Handler]] = []
 _OBSERVATIONS: List[Tuple["re.Pattern[str]", Handler]] = []
-QUIET_S = 10.0
 
 
 def _action(pattern: str) -> Callable[[Handler], Handler]:

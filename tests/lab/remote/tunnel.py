@@ -22,7 +22,6 @@ __all__ = ["Tunnel"]
 
 PROGRAM = "proxmox-websocket-tunnel"
 TERM_SECONDS, KILL_SECONDS = 30.0, 10.0
-OPEN_SECONDS = 15.0
 TIMEOUTS = {
     "disk": 600.0,
     "disk-import": 600.0,

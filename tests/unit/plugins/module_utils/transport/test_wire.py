@@ -60,7 +60,6 @@ def test_any_cut_gives_the_same_frames(frames, cuts):
         at += cut
     got += decoder.receive(data[at:])
     assert merged(got) == merged([Frame(FrameKind(number), payload) for number, payload in frames])
-    assert decoder.is_between_frames
 
 
 def test_data_is_not_copied():
