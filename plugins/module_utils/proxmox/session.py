@@ -80,9 +80,9 @@ class Session:
         """One request; path segments and parameters are percent-encoded here.
 
         Args:
-            method: GET, POST, PUT or DELETE.
+            method: GET, POST or DELETE.
             segments: Path below ``/api2/json``.
-            params: Query (GET, DELETE) or form (POST, PUT); None values are left out, booleans become 0 and 1.
+            params: Query (GET, DELETE) or form (POST); None values are left out, booleans become 0 and 1.
             timeout: Seconds for the whole exchange; the session's when None.
         """
         answer = self._request(method, segments, params, timeout)
@@ -134,7 +134,7 @@ class Session:
 
     def _encode(self, method: str, path: str, params: Mapping[str, Any], authorization: str) -> bytes:
         form = urlencode([(key, _text(value)) for key, value in params.items() if value is not None])
-        in_body = method in ("POST", "PUT")
+        in_body = method == "POST"
         target = path if in_body or not form else f"{path}?{form}"
         host = f"[{self.endpoint.host}]" if ":" in self.endpoint.host else self.endpoint.host
         lines = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Mapping, Optional, Tuple, Type, TypeVar
 
 from ..errors import Side
 from .errors import SettingsInvalid
@@ -27,6 +27,7 @@ __all__ = [
     "PumpEnd",
     "PumpEvent",
     "PumpSettings",
+    "Settings",
     "StreamPlan",
     "kind_of",
 ]
@@ -130,26 +131,56 @@ class PumpEvent:
         return cls(EventName(raw.pop("event", None)), raw)
 
 
-_Settings = TypeVar("_Settings")
-
-
-def _to_line(values: Mapping[str, Any], secret: str) -> bytes:
-    return json.dumps({"settings": values, "secret": secret}, separators=(",", ":")).encode() + b"\n"
-
-
-def _from_line(kind_of_settings: Callable[..., _Settings], line: bytes) -> Tuple[_Settings, str]:
-    try:
-        raw = json.loads(line)
-        values: Dict[str, Any] = dict(raw["settings"])
-        values["kind"] = Kind(values["kind"])
-        return kind_of_settings(**values), str(raw["secret"])
-    except (ValueError, TypeError, KeyError) as error:
-        message = "The settings of a pump cannot be read"
-        raise SettingsInvalid(message, side=Side.SOURCE, object="pump", facts={"type": type(error).__name__}) from None
+_Settings = TypeVar("_Settings", bound="Settings")
 
 
 @dataclass(frozen=True)
-class PumpSettings:
+class Settings:
+    """The first line of a pump; what each plane must know beside is in the subclasses. The secret is never a field."""
+
+    name: str
+    kind: Kind
+
+    def to_line(self, secret: str) -> bytes:
+        """The first line for the pump's stdin."""
+        values = {**vars(self), "kind": self.kind.value}
+        line = {"pump": type(self).__name__, "settings": values, "secret": secret}
+        return json.dumps(line, default=dict, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def is_meant(cls, line: bytes) -> bool:
+        """Whether a first line is for this pump; False when it cannot be read."""
+        try:
+            return bool(json.loads(line)["pump"] == cls.__name__)
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    @classmethod
+    def parse(cls: Type[_Settings], line: bytes) -> Tuple[_Settings, str]:
+        """The first line back into settings and secret.
+
+        Raises:
+            SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
+        """
+        try:
+            raw = json.loads(line)
+            settings = cls(**{**raw["settings"], "kind": Kind(raw["settings"]["kind"])})
+            secret = str(raw["secret"])
+        except (ValueError, TypeError, KeyError) as error:
+            message, facts = "The settings of a pump cannot be read", {"type": type(error).__name__}
+            raise SettingsInvalid(message, side=Side.SOURCE, object="pump", facts=facts) from None
+        fault = settings._fault(secret)
+        if fault:
+            raise SettingsInvalid(fault, side=Side.SOURCE, object=settings.name)
+        return settings, secret
+
+    def _fault(self, secret: str) -> str:
+        """What contradicts what; empty when nothing does."""
+        return ""
+
+
+@dataclass(frozen=True)
+class PumpSettings(Settings):
     """Everything a pump of the websocket plane must know, except the secret.
 
     Attributes:
@@ -164,8 +195,6 @@ class PumpSettings:
         payload: Bytes of a full frame; None takes the default.
     """
 
-    name: str
-    kind: Kind
     endpoint: Mapping[str, Any]
     path: str
     listen: Optional[str] = None
@@ -176,26 +205,14 @@ class PumpSettings:
     drain_timeout: float = 10.0
     payload: Optional[int] = None
 
-    def to_line(self, secret: str) -> bytes:
-        """The first line for the pump's stdin."""
-        return _to_line(dict(vars(self), kind=self.kind.value, endpoint=dict(self.endpoint)), secret)
-
-    @classmethod
-    def parse(cls, line: bytes) -> Tuple[PumpSettings, str]:
-        """The first line back into settings and secret.
-
-        Raises:
-            SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
-        """
-        settings, secret = _from_line(cls, line)
-        if (settings.input_fd is None) == (settings.listen is None):
-            message = "A pump needs either a socket to listen on or a descriptor to read from"
-            raise SettingsInvalid(message, side=Side.SOURCE, object=settings.name)
-        return settings, secret
+    def _fault(self, secret: str) -> str:
+        if (self.input_fd is None) == (self.listen is None):
+            return "A pump needs either a socket to listen on or a descriptor to read from"
+        return ""
 
 
 @dataclass(frozen=True)
-class PlainSettings:
+class PlainSettings(Settings):
     """Everything a pump to a clear-text listener of the target's QEMU must know; there is no secret.
 
     Attributes:
@@ -208,8 +225,6 @@ class PlainSettings:
         drain_timeout: Seconds that the target has to close after our end of the stream.
     """
 
-    name: str
-    kind: Kind
     address: str
     port: int
     listen: str
@@ -220,33 +235,12 @@ class PlainSettings:
     input_fd: None = None  # nothing but QEMU's own streams travels so
     sized: bool = False
 
-    def to_line(self, secret: str) -> bytes:
-        """The first line for the pump's stdin."""
-        return _to_line(dict(vars(self), kind=self.kind.value), secret)
-
-    @staticmethod
-    def is_meant(line: bytes) -> bool:
-        """Whether a first line is for a clear-text listener; False when it cannot be read."""
-        try:
-            return not {"plane", "endpoint"} & set(json.loads(line)["settings"])
-        except (ValueError, TypeError, KeyError):
-            return False
-
-    @classmethod
-    def parse(cls, line: bytes) -> Tuple[PlainSettings, str]:
-        """The first line back into settings and secret.
-
-        Raises:
-            SettingsInvalid: PUMP_SETTINGS.
-        """
-        settings, secret = _from_line(cls, line)
-        if settings.kind not in (Kind.RAM, Kind.NBD):
-            raise SettingsInvalid("Only RAM and disks travel in clear text", side=Side.SOURCE, object=settings.name)
-        return settings, secret
+    def _fault(self, secret: str) -> str:
+        return "" if self.kind in (Kind.RAM, Kind.NBD) else "Only RAM and disks travel in clear text"
 
 
 @dataclass(frozen=True)
-class DirectSettings:
+class DirectSettings(Settings):
     """Everything the source's pump of a direct transport must know, except the secret.
 
     The secret is a key for plane ``tcp`` (64 hex digits) and empty for ``tls``: of an opaque stream the one that the
@@ -273,8 +267,6 @@ class DirectSettings:
         drain_timeout: Seconds from our end of the stream to the other side's.
     """
 
-    name: str
-    kind: Kind
     plane: str
     address: str
     port: int
@@ -295,33 +287,7 @@ class DirectSettings:
     open_timeout: float = 5.0
     drain_timeout: float = 10.0
 
-    def to_line(self, secret: str) -> bytes:
-        """The first line for the pump's stdin."""
-        return _to_line(dict(vars(self), kind=self.kind.value, limits=dict(self.limits)), secret)
-
-    @staticmethod
-    def is_meant(line: bytes) -> bool:
-        """Whether a first line is for a direct transport; False when it cannot be read."""
-        try:
-            return "plane" in json.loads(line)["settings"]
-        except (ValueError, TypeError, KeyError):
-            return False
-
-    @classmethod
-    def parse(cls, line: bytes) -> Tuple[DirectSettings, str]:
-        """The first line back into settings and secret.
-
-        Raises:
-            SettingsInvalid: PUMP_SETTINGS; never repeats the line, it holds the secret.
-        """
-        settings, secret = _from_line(cls, line)
-        fault = settings._fault(secret)
-        if fault:
-            raise SettingsInvalid(fault, side=Side.SOURCE, object=settings.name)
-        return settings, secret
-
     def _fault(self, secret: str) -> str:
-        """What contradicts what; empty when nothing does."""
         if self.kind is not kind_of(self.stream):
             return f"The stream {self.stream} does not carry {self.kind.value}"
         if (self.kind is Kind.IMPORT) != (self.input_fd is not None) or (self.input_fd is not None and self.listen):

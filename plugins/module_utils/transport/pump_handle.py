@@ -10,15 +10,13 @@ import os
 import select
 import subprocess
 import time
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 from ..errors import Side
 from .errors import PumpFailed
-from .interface import DirectSettings, EndReason, EventName, PlainSettings, PumpEnd, PumpEvent, PumpSettings
+from .interface import EndReason, EventName, PumpEnd, PumpEvent, Settings
 
 __all__ = ["PumpHandle"]
-
-Settings = Union[PumpSettings, DirectSettings, PlainSettings]
 
 READ_SIZE = 65536  # bytes
 MAX_LINE = 65536  # bytes of one event; ours are below 300
