@@ -17,6 +17,7 @@ from typing import Any, Mapping, Optional
 
 from ..errors import Side
 from .errors import SettingsInvalid
+from .guard import GuestGuard
 from .interface import EndReason, Kind
 
 __all__ = ["DirectGuard", "DirectLimits"]
@@ -32,7 +33,6 @@ _BOUNDS: Mapping[str, "tuple[float, float]"] = {
     "stall": (2.0, 60.0),
     "switchover": (2.0, 30.0),
 }
-# Our loop looks at the clock every 0.1 s. A longer hole means that we were stopped, not that the network was silent.
 _STOPPED = 1.0
 # An NBD client that has sent so much negotiates no longer, be it readable or not: QEMU's negotiation is below 5 KiB,
 # with its TLS below 16 KiB. Until then QEMU's main loop, and with it the guest, may wait for the answer.
@@ -75,7 +75,7 @@ class DirectLimits:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-class DirectGuard:
+class DirectGuard(GuestGuard):
     """Watches one stream, from its WELCOME on.
 
     Args:
@@ -89,20 +89,17 @@ class DirectGuard:
     """
 
     def __init__(self, limits: DirectLimits, now: float, *, kind: Optional[Kind] = None, opaque: bool = False) -> None:
+        super().__init__(now, _STOPPED)
         self._limits = limits
         self._kind = kind
         self._opaque = opaque
         self.heard_at = now
         self._beaten_at = now - limits.beat  # the first beat goes out at once
-        self._suspended = False
         self._greeting_since: Optional[float] = None
         self._unread_since: Optional[float] = None  # sent bytes that the other QEMU has not read
         self._unanswered_since: Optional[float] = None  # sent bytes after which nothing came
         self._sent = self._consumed = 0
         self._answered_at: Optional[float] = None
-        self._writes_wait_since: Optional[float] = None
-        self._deadline: Optional[float] = None
-        self._ticked = self._awake_since = now
 
     # What happened.
 
@@ -145,53 +142,14 @@ class DirectGuard:
         self._answered_at = now
         self._unanswered_since = None
 
-    def suspend(self) -> None:
-        """We do not read the network, because our QEMU does not read from us."""
-        self._suspended = True
-
-    def resume(self, now: float) -> None:
-        """We read the network again: the silence before was ours (direct-transports 4.3, trap b)."""
-        if self._suspended:
-            self._suspended = False
-            self._awake_since = now
-
-    def set_write_blocking(self, now: float) -> None:
-        """From now on a guest write waits for the target."""
-        if self._writes_wait_since is None:
-            self._writes_wait_since = now
-
-    def arm(self, now: float, seconds: float) -> None:
-        """The guest stands still from about now on: cut after ``seconds`` whatever happens."""
-        self._deadline = now + seconds
-
-    def disarm(self) -> None:
-        """The switchover has ended."""
-        self._deadline = None
-
     # What follows.
 
     def beat_due(self, now: float) -> bool:
         """Whether a beat is to be sent now: always in time, also under traffic (direct-transports 4.3, trap a)."""
         return now - self._beaten_at >= self._limits.beat
 
-    def verdict(
-        self, now: float, *, oldest: Optional[float] = None, negotiating: Optional[float] = None
-    ) -> Optional[EndReason]:
-        """Why the stream must be cut now, or None.
-
-        Args:
-            now: Clock value; what has arrived by then must have been reported before.
-            oldest: When the oldest open NBD request was sent, None without one.
-            negotiating: When QEMU sent the NBD option that is not answered yet.
-        """
-        if now - self._ticked > _STOPPED:
-            self._awake_since = now
-        self._ticked = now
+    def _silence(self, now: float, oldest: Optional[float], negotiating: Optional[float]) -> Optional[EndReason]:
         limits = self._limits
-        if self._deadline is not None and now >= self._deadline:
-            return EndReason.SWITCHOVER_DEADLINE
-        if self._suspended:
-            return None
         if self._is_over(self._greeting_since, limits.greeting, now):
             return EndReason.GREETING_MISSING
         if self._kind is Kind.NBD and self._answer_is_over(oldest, negotiating, now):
@@ -224,9 +182,6 @@ class DirectGuard:
         if since is not None and writes_wait_since is not None:
             since = max(since, writes_wait_since)
         return self._is_over(since, limit, now)
-
-    def _is_over(self, since: Optional[float], limit: float, now: float) -> bool:
-        return since is not None and now - max(since, self._awake_since) >= limit
 
 
 def _invalid(name: str, what: str) -> SettingsInvalid:

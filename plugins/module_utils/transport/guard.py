@@ -16,7 +16,7 @@ from typing import Optional
 
 from .interface import EndReason
 
-__all__ = ["Guard", "GuardLimits"]
+__all__ = ["Guard", "GuardLimits", "GuestGuard"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,76 @@ class GuardLimits:
     pong: float = 5.0
     greeting: float = 1.0
     answer: float = 3.0
-    # Our loop looks at the clock every 0.1 s. A longer hole means that we were stopped, not that the network
-    # was silent: the clocks that count silence start again, those that bound the guest's pause do not.
     stopped: float = 2.0
 
 
-class Guard:
-    """Watches one stream.
+class GuestGuard:
+    """What holds for the guest on every plane; each adds how it sees silence.
+
+    Args:
+        now: Clock value at which the stream opened.
+        stopped: Our loop looks at the clock every 0.1 s. A longer hole than this means that we were stopped, not that
+            the network was silent: the clocks that count silence start again, those that bound the guest's pause do
+            not.
+    """
+
+    def __init__(self, now: float, stopped: float) -> None:
+        self._stopped = stopped
+        self._suspended = False
+        self._writes_wait_since: Optional[float] = None
+        self._deadline: Optional[float] = None
+        self._ticked = self._awake_since = now
+
+    def suspend(self) -> None:
+        """We do not read the network, because QEMU does not read from us."""
+        self._suspended = True
+
+    def resume(self, now: float) -> None:
+        """We read the network again: the silence before was ours (direct-transports 4.3, trap b)."""
+        if self._suspended:
+            self._suspended = False
+            self._awake_since = now
+
+    def set_write_blocking(self, now: float) -> None:
+        """From now on a guest write waits for the target."""
+        if self._writes_wait_since is None:
+            self._writes_wait_since = now
+
+    def arm(self, now: float, seconds: float) -> None:
+        """The guest stands still from about now on: cut after ``seconds`` whatever happens."""
+        self._deadline = now + seconds
+
+    def disarm(self) -> None:
+        """The switchover has ended."""
+        self._deadline = None
+
+    def verdict(
+        self, now: float, *, oldest: Optional[float] = None, negotiating: Optional[float] = None
+    ) -> Optional[EndReason]:
+        """Why the stream must be cut now, or None.
+
+        Args:
+            now: Clock value; what has arrived by then must have been reported before.
+            oldest: When the oldest open NBD request was sent, None without one.
+            negotiating: When QEMU sent the NBD option that is not answered yet.
+        """
+        if now - self._ticked > self._stopped:
+            self._awake_since = now
+        self._ticked = now
+        if self._deadline is not None and now >= self._deadline:
+            return EndReason.SWITCHOVER_DEADLINE
+        return None if self._suspended else self._silence(now, oldest, negotiating)
+
+    def _silence(self, now: float, oldest: Optional[float], negotiating: Optional[float]) -> Optional[EndReason]:
+        """The verdict about a far end that we do listen to."""
+        raise NotImplementedError
+
+    def _is_over(self, since: Optional[float], limit: float, now: float) -> bool:
+        return since is not None and now - max(since, self._awake_since) >= limit
+
+
+class Guard(GuestGuard):
+    """Watches one stream of the websocket plane.
 
     Args:
         awaits_greeting: The server speaks first (NBD).
@@ -42,17 +105,13 @@ class Guard:
     """
 
     def __init__(self, *, awaits_greeting: bool, now: float, limits: GuardLimits = GuardLimits()) -> None:
+        super().__init__(now, limits.stopped)
         self._limits = limits
         self._greeting_since: Optional[float] = now if awaits_greeting else None
         self._pings = 0
         self._covering = 1  # number of the first ping that went out after the last data
         self._pinged = now
         self._silent_since: Optional[float] = None  # None: nothing is in flight
-        self._writes_wait_since: Optional[float] = None
-        self._deadline: Optional[float] = None
-        self._suspended = False
-        self._ticked = now
-        self._awake_since = now
         self.pong_at: Optional[float] = None
 
     # What happened.
@@ -84,30 +143,15 @@ class Guard:
         done = number >= self._covering and not self._held
         self._silent_since = None if done or self._silent_since is None else now
 
-    def suspend(self) -> None:
-        """We do not read the network, because QEMU does not read from us."""
-        self._suspended = True
-
-    def resume(self, now: float) -> None:
-        """We read the network again: the silence before was ours (direct-transports 4.3, trap b)."""
-        if self._suspended:
-            self._suspended = False
-            self._restart(now)
-
     def set_write_blocking(self, now: float) -> None:
-        """From now on a guest write waits for the target."""
-        if self._writes_wait_since is None:
-            self._writes_wait_since = now
+        """From now on the far end is watched even while nothing is in flight."""
+        super().set_write_blocking(now)
         self._watch(now)
 
     def arm(self, now: float, seconds: float) -> None:
-        """The guest stands still from about now on: cut after ``seconds`` whatever happens."""
-        self._deadline = now + seconds
+        """The same."""
+        super().arm(now, seconds)
         self._watch(now)
-
-    def disarm(self) -> None:
-        """The switchover has ended."""
-        self._deadline = None
 
     # What follows.
 
@@ -116,21 +160,7 @@ class Guard:
         interval = self._limits.idle_ping if self._silent_since is None else self._limits.ping
         return now - self._pinged >= interval
 
-    def verdict(
-        self, now: float, *, oldest: Optional[float] = None, negotiating: Optional[float] = None
-    ) -> Optional[EndReason]:
-        """Why the stream must be cut now, or None.
-
-        Args:
-            now: Clock value; what has arrived by then must have been reported before.
-            oldest: When the oldest open NBD request was sent, None without one.
-            negotiating: When QEMU sent the NBD option that is not answered yet.
-        """
-        self._tick(now)
-        if self._deadline is not None and now >= self._deadline:
-            return EndReason.SWITCHOVER_DEADLINE
-        if self._suspended:
-            return None
+    def _silence(self, now: float, oldest: Optional[float], negotiating: Optional[float]) -> Optional[EndReason]:
         if self._is_over(self._greeting_since, self._limits.greeting, now):
             return EndReason.GREETING_MISSING
         if self._is_over(negotiating, self._limits.answer, now) or self._is_over(
@@ -152,17 +182,6 @@ class Guard:
             return None
         return max(oldest, self._writes_wait_since)
 
-    def _is_over(self, since: Optional[float], limit: float, now: float) -> bool:
-        return since is not None and now - max(since, self._awake_since) >= limit
-
     def _watch(self, now: float) -> None:
         if self._silent_since is None:
             self._silent_since = now
-
-    def _tick(self, now: float) -> None:
-        if now - self._ticked > self._limits.stopped:
-            self._awake_since = now
-        self._ticked = now
-
-    def _restart(self, now: float) -> None:
-        self._awake_since = now
