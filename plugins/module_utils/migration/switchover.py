@@ -20,7 +20,7 @@ from .states import Outcome
 
 __all__ = ["SWITCHOVER_DEADLINE", "check_unchanged", "loaded", "switchover"]
 
-SWITCHOVER_DEADLINE = 10.0  # seconds in `device` (DESIGN 4, websocket); the pump cuts on its own after it
+SWITCHOVER_DEADLINE = 10.0  # seconds in `device` (DESIGN 4); the pump cuts on its own after it
 _ROUND_TRIP = 5.0  # seconds for the proof that the control channel lives
 _LOADED_TIMEOUT = 5.0  # seconds for the target to be read as paused; the guest stands still
 _LOADED_REQUEST = 3.0  # seconds for one such request
@@ -80,9 +80,12 @@ def _again(context: Context) -> Outcome:
 def _continue(context: Context) -> None:
     """Hand over the rest; the pump's deadline runs from before the command (DESIGN 2)."""
     clock, qmp = context.world.clock, context.world.qmp
-    context.pumps["ram"].arm_switchover(SWITCHOVER_DEADLINE)
+    deadline = SWITCHOVER_DEADLINE
+    if context.is_direct:
+        deadline = context.spec.incoming.limits.get("switchover", deadline)
+    context.pumps["ram"].arm_switchover(deadline)
     qmp.run("migrate-continue", migrate.continue_arguments())
-    end = clock.monotonic() + SWITCHOVER_DEADLINE + 2.0
+    end = clock.monotonic() + deadline + 2.0
     while True:
         # Mute while QEMU writes what is left to a full socket (direct-transports 4.1); the pump ends that, not we.
         info = precopy.information(context, max(_LAST_LOOK, end - clock.monotonic()))
@@ -92,7 +95,7 @@ def _continue(context: Context) -> None:
             raise precopy.failed(context, info)
         if clock.monotonic() > end:
             raise TransferFailed(
-                f"the switchover took longer than {SWITCHOVER_DEADLINE:g} s",
+                f"the switchover took longer than {deadline:g} s",
                 side=Side.TARGET,
                 object="ram",
                 remedy="The source runs on; look at the network to the target and at the target's load",

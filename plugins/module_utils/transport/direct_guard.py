@@ -50,7 +50,7 @@ class DirectLimits:
     background_answer: float = 5.0  # a disk stream whose mirror runs in the background
     first_answer: float = 3.0  # the target QEMU's first word on a RAM stream with QEMU's TLS
     stall: float = 10.0  # RAM: sent bytes that the target QEMU does not read
-    switchover: float = 10.0  # for who arms it
+    switchover: float = 10.0  # the guest stands still; the worker arms it
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> DirectLimits:

@@ -102,7 +102,6 @@ class _Source(Carrier):
         self._books = books
         self._opening = Opening(settings.kind, settings.opaque)
         self._bucket = TokenBucket(settings.rate, now)
-        self._switchover = limits.switchover
         self._listen = settings.listen
         self._asked = False  # the command ``open`` has come
         self._open_due = False  # OPEN is to be sent when nothing is on its way
@@ -308,7 +307,7 @@ class _Source(Carrier):
         elif name == "write_blocking":
             self._guard.set_write_blocking(now)
         elif name == "arm":
-            self._guard.arm(now, self._switchover if value is None else float(value))
+            self._guard.arm(now, float(value))
         elif name == "disarm":
             self._guard.disarm()
 

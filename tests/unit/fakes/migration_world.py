@@ -654,6 +654,7 @@ class FakePump:
 
     def arm_switchover(self, seconds: float) -> None:
         self.armed = True
+        self.armed_for = seconds
 
     def disarm_switchover(self) -> None:
         self.armed = False

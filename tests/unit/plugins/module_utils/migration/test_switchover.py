@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import context_of, run
+from unit.fakes.migration_run import POINT, context_of, run
 from unit.fakes.migration_world import CONFIG, Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import switchover
@@ -27,6 +27,13 @@ def test_deadline_is_armed_before_the_source_continues(tmp_path):
     run(cluster, tmp_path)
     assert seen == [[False, True]]
     assert not any(pump.armed for pump in cluster.pumps)
+
+
+@pytest.mark.parametrize(("transport", "seconds"), [("websocket", switchover.SWITCHOVER_DEADLINE), ("tls", 4.0)])
+def test_direct_transport_has_the_deadline_of_its_timers(tmp_path, transport, seconds):
+    cluster = Cluster()
+    run(cluster, tmp_path, transports=[transport], incoming={**POINT, "limits": {"switchover": 4.0}})
+    assert cluster.pumps[-1].armed_for == seconds
 
 
 def test_switchover_that_does_not_end_goes_back(tmp_path):
