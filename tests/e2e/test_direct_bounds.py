@@ -96,7 +96,7 @@ def assert_taken_back(vm, play, *words):
 def cases(stopped_bound, quick):
     """Every transport and fault with its bound; the quick ones are what all others have most in common with."""
     found = [(transport, silent_network, bound) for transport, bound in SILENT_BOUND.items()]
-    found += [(transport, stopped_qemu, stopped_bound) for transport in ("tls", "tcp", "qemu-tls")]
+    found += [(transport, stopped_qemu, stopped_bound) for transport in ("tls", "tcp", "qemu-tls", "qemu-tcp")]
     return [
         pytest.param(*case, marks=[] if case[:2] in quick else [pytest.mark.slow], id=f"{case[0]}-{case[1].__name__}")
         for case in found
