@@ -52,6 +52,11 @@ def insecure(host: Any) -> Iterator[None]:
         path.unlink()
 
 
+def patched(host: Any, transport: str) -> contextlib.AbstractContextManager[None]:
+    """The target has the patch series, where the transport needs it."""
+    return insecure(host) if transport == "qemu-tcp" else contextlib.nullcontext()
+
+
 def over(vm: Any, transport: str, **more: Any) -> dict[str, Any]:
     """Extra variables of a move by one transport; in clear text with its proof of the network and its acceptance."""
     network = {"network": str(vm.target_host.addresses.migration4.network), "outside": ["localhost"]}

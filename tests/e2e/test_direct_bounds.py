@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from e2e.controller import Controller
-from e2e.direct import assert_nobody_listens, certify, insecure, over
+from e2e.direct import assert_nobody_listens, certify, over, patched
 from e2e.moves import Mover
 from e2e.test_guard import SLOW, Silence, failed_because, first_beat_after, phase, until
 from lab import faults
@@ -101,11 +101,6 @@ def cases(stopped_bound, quick):
         pytest.param(*case, marks=[] if case[:2] in quick else [pytest.mark.slow], id=f"{case[0]}-{case[1].__name__}")
         for case in found
     ]
-
-
-def patched(host, transport):
-    """The target has the patch series, where the transport needs it."""
-    return insecure(host) if transport == "qemu-tcp" else contextlib.nullcontext()
 
 
 DEVICE = cases(STOPPED_BOUND, [("tls", silent_network), ("qemu-tls", stopped_qemu)])
