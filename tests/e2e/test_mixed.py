@@ -14,9 +14,7 @@ import pytest
 
 from e2e.controller import Controller
 from e2e.direct import assert_nobody_listens, certify, over
-from e2e.moves import Mover
 from e2e.sides import difference, everything, journal_paths
-from lab import faults
 from lab.instance import Lab
 from lab.vms import Disk
 
@@ -38,21 +36,6 @@ def lab():
 @pytest.fixture(scope="module")
 def controller(lab, tmp_path_factory):
     return Controller(lab, tmp_path_factory.mktemp("controller"))
-
-
-@pytest.fixture
-def mover(lab, controller):
-    made = []
-
-    def make(**options):
-        made.append(Mover(lab, controller, **options))
-        return made[-1]
-
-    yield make
-    for host in lab.hosts.values():
-        faults.clear(host.root)
-    for each in made:
-        each.destroy()
 
 
 def qemu_version(host) -> tuple[int, int]:

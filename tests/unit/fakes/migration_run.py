@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.context import Context
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.errors import JournalUnwritable
@@ -99,6 +99,18 @@ def run(cluster: Cluster, path: Path, **options: Any) -> Context:
     Machine(context, STEPS).run(restarted=len(context.journal.records) > 1)
     context.journal.close()
     return context
+
+
+def after_intent(context: Context, happen: Callable[[], None]) -> None:
+    """Something happens between the first COMMIT_INTENT and what follows it."""
+    note = context.note
+
+    def noted(kind: str, **fields: Any) -> None:
+        note(kind, **fields)
+        if kind == "COMMIT_INTENT" and context.facts.intents == 1:
+            happen()
+
+    context.note = noted
 
 
 def run_with_crash(cluster: Cluster, path: Path, at: int, after: bool, **options: Any) -> bool:

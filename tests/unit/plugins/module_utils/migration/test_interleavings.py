@@ -8,7 +8,7 @@ import os
 
 import pytest
 from unit.fakes import migration_world
-from unit.fakes.migration_run import context_of, run, run_with_crash, spec_of
+from unit.fakes.migration_run import after_intent, context_of, run, run_with_crash, spec_of
 from unit.fakes.migration_world import CONFIG, UPID, Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
@@ -68,10 +68,7 @@ def test_worker_stopped_inside_the_intent_record(tmp_path):
 
     context.journal.record = slow
     cluster.faults.before = lambda name: sent_after.append(cluster.running) if name == "resume" else None
-    try:
-        machine_run(bounded(context))
-    except Stuck:
-        pass
+    machine_run(bounded(context))
     assert cluster.running <= 1
     assert not cluster.target.ever_ran
 
@@ -80,19 +77,13 @@ def test_still_loaded_must_look_at_the_source(tmp_path):
     """The intent's deadline passed, the source was resumed by hand meanwhile (lock kept: --skiplock)."""
     cluster = Cluster()
     context = context_of(cluster, tmp_path)
-    note = context.note
 
-    def slow(kind, **fields):
-        note(kind, **fields)
-        if kind == "COMMIT_INTENT" and context.facts.intents == 1:
-            cluster.clock.now += 3600.0
-            cluster.qemu.state = "running"
+    def slow():
+        cluster.clock.now += 3600.0
+        cluster.qemu.state = "running"
 
-    context.note = slow
-    try:
-        machine_run(bounded(context))
-    except Stuck:
-        pass
+    after_intent(context, slow)
+    machine_run(bounded(context))
     assert cluster.running <= 1
     assert not cluster.target.ever_ran
 
@@ -157,10 +148,7 @@ def test_offline_source_started_during_the_copy(tmp_path):
 
     steps[Phase.RESERVED] = allocate
     steps[Phase.ALLOCATED] = lambda context: (context.require_tunnel().config("x"), Outcome.OK)[1]
-    try:
-        Machine(bounded(context), steps).run()
-    except Stuck:
-        pass
+    Machine(bounded(context), steps).run()
     assert cluster.qemu.alive, "the running source was stopped: everything written since the export is lost"
     assert context.facts.phase is Phase.ROLLED_BACK
 
@@ -176,10 +164,8 @@ def test_source_gone_and_target_loaded_is_no_way_back(tmp_path):
     cluster.faults.before = before
     cluster.faults.lose_channel_at = "resume"
     context = bounded(context_of(cluster, tmp_path), 20)
-    try:
+    with pytest.raises(Stuck):
         machine_run(context)
-    except Stuck:
-        pass
     assert context.facts.phase is Phase.HOLD
     assert cluster.source.lock == "migrate"
 
@@ -276,7 +262,7 @@ def test_source_state_of_a_refused_vm(tmp_path):
     assert context.facts.source_state != "stopped"  # it runs
 
 
-def test_error_after_hold_that_ended_with_the_source(tmp_path):
+def test_error_after_hold_that_ended_with_the_source(tmp_path, monkeypatch):
     cluster = Cluster()
     cluster.faults.silent_reply_of = "resume"
     cluster.faults.refuse = {}
@@ -286,12 +272,8 @@ def test_error_after_hold_that_ended_with_the_source(tmp_path):
     def resume(self, timeout=None):
         self._command("resume", lambda: None)
 
-    mp = pytest.MonkeyPatch()
-    mp.setattr(migration_world.FakeTunnel, "resume", resume)
-    try:
-        context = run(cluster, tmp_path)
-    finally:
-        mp.undo()
+    monkeypatch.setattr(migration_world.FakeTunnel, "resume", resume)
+    context = run(cluster, tmp_path)
     assert context.facts.phase is Phase.ROLLED_BACK
     assert cluster.qemu.state == "running"
     code = (context.facts.error or {}).get("code")
@@ -334,7 +316,7 @@ def test_residue_error_does_not_nest(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["shutdown", "io-error", "guest-panicked"])
-def test_answered_resume_then_guest_ends_is_a_commit(tmp_path, state):
+def test_answered_resume_then_guest_ends_is_a_commit(tmp_path, monkeypatch, state):
     cluster = Cluster()
     fake = migration_world.FakeTunnel
     real = fake.resume
@@ -343,15 +325,9 @@ def test_answered_resume_then_guest_ends_is_a_commit(tmp_path, state):
         real(self, timeout)
         cluster.target.qemu = state
 
-    mp = pytest.MonkeyPatch()
-    mp.setattr(fake, "resume", resume)
+    monkeypatch.setattr(fake, "resume", resume)
     context = bounded(context_of(cluster, tmp_path), 40)
-    try:
-        machine_run(context)
-    except Stuck:
-        pass
-    finally:
-        mp.undo()
+    machine_run(context)
     assert context.facts.phase is Phase.COMPLETED
     assert cluster.target.vms[200]["lock"] == ""
 
@@ -494,19 +470,13 @@ def test_intent_too_old_and_vm_changed_goes_back(tmp_path):
     """resume was never sent and the channel lives: HA added meanwhile means back to the source, not HOLD for ever."""
     cluster = Cluster()
     context = context_of(cluster, tmp_path)
-    note = context.note
 
-    def slow(kind, **fields):
-        note(kind, **fields)
-        if kind == "COMMIT_INTENT" and context.facts.intents == 1:
-            cluster.clock.now += 60.0
-            cluster.source.ha = "started"
+    def slow():
+        cluster.clock.now += 60.0
+        cluster.source.ha = "started"
 
-    context.note = slow
-    try:
-        machine_run(bounded(context))
-    except Stuck:
-        pass
+    after_intent(context, slow)
+    machine_run(bounded(context))
     assert context.facts.phase is Phase.ROLLED_BACK
     assert cluster.running == 1
 

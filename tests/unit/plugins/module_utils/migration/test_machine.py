@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import context_of, run, run_with_crash
+from unit.fakes.migration_run import after_intent, context_of, run, run_with_crash
 from unit.fakes.migration_world import Cluster, Crash
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.machine import Machine
@@ -235,14 +235,7 @@ def test_target_qemu_killed_after_an_unanswered_resume_stays_lost(tmp_path):
 def test_late_wake_up_between_intent_and_resume_reads_back_and_goes_on(tmp_path):
     cluster = Cluster()
     context = context_of(cluster, tmp_path)
-    note = context.note
-
-    def stopped_worker(kind, **fields):
-        note(kind, **fields)
-        if kind == "COMMIT_INTENT" and context.facts.intents == 1:
-            cluster.clock.sleep(60)
-
-    context.note = stopped_worker
+    after_intent(context, lambda: cluster.clock.sleep(60))
     Machine(context, STEPS).run()
     assert context.facts.phase is Phase.COMPLETED
     assert context.facts.intents == 2
