@@ -10,6 +10,7 @@ downtime limit, passes no faster than the bandwidth that was asked for.
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from pathlib import Path
 
@@ -142,6 +143,67 @@ def test_target_that_is_silent_in_the_handshake_of_the_ram(mover, certificates, 
         play.wait().expect(0)
         assert (vm.source.qemu, vm.target.run_state) == (None, "running")
         assert vm.guest.violations() == []
+
+
+class Turnstile:
+    """Nobody reaches the monitor of the source's QEMU but one after the other, while the next place is ours.
+
+    QMP serves one client, and the others in the order in which they came.
+    """
+
+    def __init__(self, vm) -> None:
+        self._path = vm.source_host.path(f"/run/qemu-server/{vm.vmid}.qmp")
+        self._inside = self._enter()
+        self._inside.recv(1)  # its greeting
+        self._next = self._enter()
+
+    def _enter(self) -> socket.socket:
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(self._path)
+        return link
+
+    def turn(self) -> None:
+        """Let in who has come before our next place."""
+        self._inside.close()
+        self._inside, self._next = self._next, self._enter()
+        self._inside.recv(1)
+
+    def open(self) -> None:
+        """Let everybody in."""
+        self._next.close()
+        self._inside.close()
+
+
+@pytest.mark.slow
+def test_target_that_is_silent_in_the_handshake_of_a_disk(mover, certificates, record_property):
+    """Its QEMU has greeted as NBD server and stands still when the source's QEMU asks it for TLS.
+
+    The mirror is in the journal before QEMU hears of it, and after the greeting was seen: in between the target is
+    stopped, while the monitor is kept from the worker.
+    """
+    vm = mover().create([Disk()])
+    play = vm.controller.start("migrate", extra=over(vm, "qemu-tls"))
+    until(lambda: phase(vm) == "listening", "the listening target", play)
+    turnstile = Turnstile(vm)
+
+    def is_noted() -> bool:
+        noted = any(record["kind"] == "mirror" for record in vm.records())
+        if not noted:
+            turnstile.turn()
+        return noted
+
+    until(is_noted, "the mirror", play, pause=0.02)
+    with stopped_qemu(vm):
+        since = time.monotonic()
+        turnstile.open()
+        until(lambda: vm.phase in ("rollback", "rolled_back"), "the end of the mirror", play, pause=0.02)
+        first_beat_after(vm.guest, time.monotonic())
+        worst_ms = vm.guest.worst_gap_ms(since=since)
+    record_property("heartbeat_gap_ms", round(worst_ms))
+    print(f"longest time without a heartbeat {worst_ms:.0f} ms")
+    assert worst_ms > 1000, "QEMU did not wait for the handshake: the test has shown nothing"
+    assert worst_ms <= HANDSHAKE_BOUND["qemu-tls"] * 1000
+    assert_taken_back(vm, play, "QEMU of the target did not answer the TLS handshake in time")
 
 
 # -- QEMU 10: mirrors that make guest writes wait ------------------------------------------------------------------
