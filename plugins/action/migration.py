@@ -59,12 +59,15 @@ class ActionModule(ActionBase):
     ) -> Dict[str, Any]:
         """Prints and asks again until the move has ended; ends at once when the play does (ansible-tooling 5)."""
         changed, reached = bool(result.get("changed")), time.monotonic()
+        # What the user asked for; later calls carry the lease alone, and would show defaults for all the rest.
+        asked = {"invocation": result["invocation"]} if "invocation" in result else {}
         while os.getppid() == parent:
             if "progress" in result:
                 vm, node = self._names(task_vars)
                 self._show(line(result.get("name") or vm, node, {**result["progress"], "phase": result.get("phase")}))
             if ended(result):
-                return {**result, "changed": changed or bool(result.get("changed"))}
+                shown = {} if result.get("failed") else asked
+                return {**result, **shown, "changed": changed or bool(result.get("changed"))}
             lease = result["lease"]
             try:
                 result = self._ask({"source": source, "lease": lease}, task_vars)

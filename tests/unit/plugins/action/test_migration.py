@@ -79,6 +79,12 @@ def test_task_asks_again_with_the_lease_and_without_the_token(world):
     assert world.asked[1] == {"source": {"vmid": 117}, "lease": "id:L1"}
 
 
+@pytest.mark.parametrize(("failed", "expected"), [(False, "first"), (True, "last")])
+def test_result_shows_what_was_asked_for_not_the_calls_that_only_watched(world, failed, expected):
+    world.answers = [moving("locked", invocation="first"), done(invocation="last", failed=failed)]
+    assert world.run(dict(WHOLE))["invocation"] == expected
+
+
 def test_second_run_changes_nothing_and_prints_nothing(world):
     world.answers = [done()]
     assert world.run(dict(WHOLE))["changed"] is False
