@@ -8,6 +8,7 @@ All sizes in bytes, rates in bytes/s, times in seconds unless the name says ms. 
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -52,7 +53,7 @@ class Progress:
                 bytes_remaining=remaining,
                 rate=rate,
                 percent=min(100, int(100 * transferred / total)) if total else 100,
-                eta_s=int(remaining / rate) + 1 if rate else None,
+                eta_s=math.ceil(remaining / rate) if rate else None if remaining else 0,
             )
 
     def snapshot(self) -> Dict[str, Any]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,8 +26,16 @@ def test_rate_percent_and_eta_follow_from_the_byte_counts():
         100 * MIB,
         20,
         800 * MIB,
-        9,
+        8,
     )
+
+
+@pytest.mark.parametrize("start", [0, 1000 * MIB], ids=["moving", "at rest"])
+def test_nothing_is_waited_for_when_all_is_there(start):
+    progress = Progress()
+    progress.moved(100.0, start, 1000 * MIB)
+    progress.moved(102.0, 1000 * MIB, 1000 * MIB)
+    assert progress.snapshot()["eta_s"] == 0
 
 
 def test_rate_forgets_what_is_older_than_ten_seconds():
