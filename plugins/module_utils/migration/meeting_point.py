@@ -186,26 +186,58 @@ def _no_key(has_key: bool) -> Optional[Rejection]:
 
 def _no_proof(point: MeetingPoint, now: float, proof_follows: bool) -> Optional[Rejection]:
     """Clear text needs a network proven within 15 minutes and a person who answers for it (safety 10)."""
-    if not point.clear_text or not Statement.parse(point.clear_text).holds_at(now):
+    if not point.clear_text:
         return Rejection(
-            "CLEAR_TEXT_NOT_ACCEPTED", "nobody accepts clear text (any more): clear_text {accepted_by, until}"
+            "CLEAR_TEXT_NOT_ACCEPTED",
+            "nobody accepts clear text. Say who does and until when: clear_text {accepted_by, until}",
         )
+    statement = Statement.parse(point.clear_text)
+    if not statement.holds_at(now):
+        reason = f"clear text was accepted until {statement.until} by {statement.accepted_by}, which is over"
+        return Rejection("CLEAR_TEXT_NOT_ACCEPTED", f"{reason}. Have clear_text accepted anew")
     if not point.network:
-        return Rejection("NETWORK_NOT_PROVEN", "there is no verdict of the role trusted_network")
+        return Rejection(
+            "NETWORK_NOT_PROVEN",
+            "there is no verdict of the role trusted_network. Name the network (migrate_vm_incoming.network)",
+        )
     verdict = Verdict.parse(point.network)
     trust = verdict.trust_at(now)
-    failed = [check for check in verdict.checks if check.state is State.FAILED]
+    failed = any(check.state is State.FAILED for check in verdict.checks)
     if trust.clear_text_allowed or (proof_follows and not failed):
-        # Each node has exactly one address in a proven network (check 2): what is in it is the proven peer itself.
-        network = parse_network(verdict.network)
-        for address in (point.own_address, point.address):
-            if not address or not is_within(ipaddress.ip_address(address), network):
-                what = address or "an address that is not told"
-                return Rejection("NETWORK_NOT_PROVEN", f"{what} is not in the network to be proven, {network}")
-        return None
-    age = "" if trust is verdict.trust else f", {int(now - verdict.checked_at)} s ago"
-    why = f": {failed[0].finding}" if failed else ""
-    return Rejection("NETWORK_NOT_PROVEN", f"the network {verdict.network} was found {verdict.trust.value}{age}{why}")
+        return _not_of_these(point, verdict)
+    if trust is not verdict.trust:
+        age = int(now - verdict.checked_at)
+        reason = f"the network {verdict.network} was found {verdict.trust.value} {age} s ago. Prove it anew"
+    else:
+        reason = f"the network {verdict.network} was found {trust.value}: {_first_trouble(verdict)}"
+    return Rejection("NETWORK_NOT_PROVEN", reason)
+
+
+def _first_trouble(verdict: Verdict) -> str:
+    """What failed on which node, else what could not be checked, and what can be done about it."""
+    for state in (State.FAILED, State.NOT_RUN):
+        for check in verdict.checks:
+            if check.state is state:
+                return f"check {check.number} on {check.node}: {check.finding}. {check.remedy}".rstrip(". ")
+    return "nobody vouches for it"
+
+
+def _not_of_these(point: MeetingPoint, verdict: Verdict) -> Optional[Rejection]:
+    """A verdict may have been given by hand: it must be about the two addresses that the streams will use.
+
+    Names of nodes are not compared: they are those of the inventory in which the verdict was made. In check mode an
+    address may not have been seen; a proven network has exactly one of each node (check 2).
+    """
+    network = parse_network(verdict.network)
+    proven = {verdict.address_of(node) for node in (verdict.source, verdict.target)} - {None}
+    for address in (point.own_address, point.address):
+        if not address or not is_within(ipaddress.ip_address(address), network):
+            what = address or "an address that is not told"
+            return Rejection("NETWORK_NOT_PROVEN", f"{what} is not in the network to be proven, {network}")
+        if len(proven) == 2 and ipaddress.ip_address(address) not in proven:
+            between = " and ".join(sorted(map(str, proven)))
+            return Rejection("NETWORK_NOT_PROVEN", f"the proof is about {between}, not about {address}")
+    return None
 
 
 def _no_address(point: MeetingPoint) -> Optional[Rejection]:

@@ -65,7 +65,7 @@ def choose(order: Sequence[str], available: Mapping[str, Optional[Rejection]]) -
         f"No transport can be used: {reasons}",
         side=Side.CONTROLLER,
         object="transports",
-        remedy="List a transport that both clusters can do; websocket needs only the API token of the target",
+        remedy="Mend what is missing, or also list websocket, which needs only the API token of the target",
         facts={"rejected": _as_list(tuple(rejected))},
     )
 

@@ -33,14 +33,14 @@ ACCEPTED = {"accepted_by": "the network team", "until": "2100-01-01"}
 
 
 # What check 2 says (network.checks.check_own_address).
-FINDINGS = {2: "10.77.0.2/24 on mig, which is up"}
+ADDRESSES = {"a1": "10.77.0.1", "b1": "10.77.0.2"}
 
 
 def verdict(trust=Trust.PRIVATE_PROVEN, at=NOW - 60):
     """As the role hands it over; the only evidence that is missing is said so."""
     state = State.PASSED if trust is Trust.PRIVATE_PROVEN else State.FAILED
     checks = [
-        Check(number, node, state, FINDINGS.get(number, ""), part=part)
+        Check(number, node, state, f"{ADDRESSES[node]}/24 on mig, which is up" if number == 2 else "", part=part)
         for number, part in REQUIRED
         for node in ("a1", "b1")
     ]
@@ -81,13 +81,15 @@ def test_everything_is_there():
         ({"address": "10.78.0.2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"address": "fd00::2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"own_address": None}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"own_address": "10.77.0.3"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"own_address": "10.77.0.2", "address": "10.77.0.1"}, {}, {"tls": None, "tcp": None}),
         ({}, {"has_key": False}, {"tls": None, "tcp": "KEY_ABSENT"}),
         ({}, {"bad": Rejection("CREDENTIALS_UNUSABLE", "expired")}, {"tls": "CREDENTIALS_UNUSABLE", "tcp": None}),
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
     ids=[
         "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old",
-        "peer elsewhere", "other family", "own address not told",
+        "peer elsewhere", "other family", "own address not told", "another pair of the network", "the way back",
         "no key", "bad certificate", "controller knows",
     ],
 )  # fmt: skip
@@ -132,7 +134,7 @@ def looked_at(state):
     ("changes", "expected"),
     [
         ({"network": looked_at(State.PASSED)}, None),
-        ({"network": looked_at(State.FAILED)}, "the network 10.77.0.0/24 was found unknown: as it stands"),
+        ({"network": looked_at(State.FAILED)}, "was found unknown: check 1 on a1: as it stands"),
         ({"network": {}}, "there is no verdict of the role trusted_network"),
         ({"network": looked_at(State.PASSED), "address": "10.78.0.2"}, "10.78.0.2 is not in the network to be proven"),
     ],
@@ -143,6 +145,33 @@ def test_check_mode_counts_of_the_proof_only_what_has_failed(changes, expected):
     found = available(point, True, lambda _domain, _transport: None, NOW, proof_follows=True)["tcp"]
     assert (found and expected in found.reason) or found is expected
     assert available(point, True, lambda _domain, _transport: None, NOW)["tcp"].code == "NETWORK_NOT_PROVEN"
+
+
+@pytest.mark.parametrize(
+    ("changes", "clear_text", "expected"),
+    [
+        ({}, None, "nobody accepts clear text. Say who does"),
+        ({}, {**ACCEPTED, "until": "2000-01-01"}, "accepted until 2000-01-01 by the network team, which is over. Have"),
+        ({"network": verdict(at=NOW - 901)}, ACCEPTED, "was found private-proven 901 s ago. Prove it anew"),
+        ({"own_address": "10.77.0.3"}, ACCEPTED, "the proof is about 10.77.0.1 and 10.77.0.2, not about 10.77.0.3"),
+    ],
+    ids=["nobody accepts", "not any more", "old", "another pair of the network"],
+)
+def test_reason_says_what_to_do(changes, clear_text, expected):
+    point = MeetingPoint.parse({**POINT, "network": verdict(), **changes}, clear_text)
+    assert expected in available(point, True, lambda _domain, _transport: None, NOW)["tcp"].reason
+
+
+def test_reason_names_check_and_node_of_what_could_not_be_checked():
+    stranger = "no host outside was named"
+    checks = [
+        Check(number, node, State.NOT_RUN if number == 10 else State.PASSED, stranger, "Name one.", part)
+        for number, part in REQUIRED
+        for node in ("a1", "b1")
+    ]
+    network = judge("a1", "b1", "10.77.0.0/24", checks, now=NOW).to_dict()
+    found = available(MeetingPoint.parse({**POINT, "network": network}, ACCEPTED), True, lambda *_: None, NOW)
+    assert found["tcp"].reason.endswith(f"was found unknown: check 10 on a1: {stranger}. Name one")
 
 
 def test_own_certificate_may_serve_one_transport_and_not_the_other():
