@@ -157,6 +157,30 @@ def way_back_elsewhere(net: Net) -> None:
     net.set("a", "net/ipv4/conf/all/rp_filter=0", "net/ipv4/conf/other/rp_filter=0")
 
 
+def policy_routed(rule: str, family: str = "-4") -> Build:
+    """The main table knows the direct way, a rule prefers another one: through a router beside the network."""
+    inet6 = family == "-6"
+
+    def build(net: Net) -> None:
+        switched(V6 if inet6 else V4)(net)
+        gateway, peer = ("2001:db8::2", "fd00:5::2/128") if inet6 else ("192.0.2.2", "10.5.0.2/32")
+        route = f"{family} route add {peer} via {gateway} dev api table 200"
+        # `ip -batch` takes no option within a line.
+        for words in (route, f"{family} rule add {rule} lookup 200"):
+            net.spaces["a"].run(["ip", *words.split()])
+        net.set("b", "net/ipv4/conf/all/rp_filter=0", "net/ipv4/conf/api/rp_filter=0")
+
+    return build
+
+
+def another_network_on_the_wire(net: Net) -> None:
+    """c is on the wire with an address of another network, in which a has one too, and has talked to it."""
+    switched(V4, "c")(net)
+    net.ip("a", "addr add 10.6.0.1/24 dev mig")
+    net.ip("c", "addr add 10.6.0.77/24 dev mig")
+    net.spaces["c"].run(["bash", "-c", "echo x >/dev/udp/10.6.0.1/9"])
+
+
 def stranger_inside(network: str, last: int = 77) -> Build:
     """c is in the network, and nobody has said so."""
 
@@ -209,6 +233,26 @@ GOOD: dict[str, tuple[Build, str]] = {
         V4,
     ),
     "outside knows the way, the filter stops it": (reached_from_outside, V4),
+    "rules that lead elsewhere": (
+        with_more(
+            ip(
+                "a",
+                "rule add from 192.0.2.1 lookup 201",
+                "rule add fwmark 0x5 lookup 202",
+                "rule add to 10.6.0.0/24 lookup 201",
+            ),
+            ip("a", "route add default via 192.0.2.3 table 201", "route add 10.6.0.0/16 via 192.0.2.3 table 202"),
+        ),
+        V4,
+    ),
+    "a tunnel for everything else": (
+        # What wg-quick sets up: marked packets and those that only a default route would match go elsewhere.
+        with_more(
+            ip("a", "route add default via 192.0.2.3 table 51820", "rule add not fwmark 0xca6c lookup 51820"),
+            ip("a", "rule add lookup main suppress_prefixlength 0"),
+        ),
+        V4,
+    ),
     "firewall of the node's own lets the peer in": (with_more(nft("a", SHUT % "ip saddr != 10.5.0.2")), V4),
 }
 
@@ -234,9 +278,20 @@ BAD: dict[str, tuple[Build, str, set[int]]] = {
         {3},
     ),
     "way back elsewhere": (way_back_elsewhere, V4, {3}),
+    "rule for the own address": (policy_routed("from 10.5.0.1"), V4, {3}),
+    "rule for the own address, IPv6": (policy_routed("from fd00:5::1", "-6"), V6, {3}),
+    "rule for the ports of a migration": (policy_routed("ipproto tcp dport 60100-60149"), V4, {3}),
+    "rule for the ports of a migration, IPv6": (policy_routed("ipproto tcp dport 60100-60149", "-6"), V6, {3}),
+    "rule for marked packets": (policy_routed("fwmark 0x5"), V4, {3}),
+    "rule for a user": (policy_routed("to 10.5.0.0/24 uidrange 1000-2000"), V4, {3}),
     "default route": (with_more(ip("a", "route add default via 10.5.0.254 dev mig")), V4, {4}),
     "default route in halves": (
         with_more(ip("b", "route add 0.0.0.0/1 via 10.5.0.254", "route add 128.0.0.0/1 via 10.5.0.254")),
+        V4,
+        {4},
+    ),
+    "default route of the other version": (
+        with_more(ip("a", "addr add fd00:9::1/64 dev mig", "route add default via fd00:9::254 dev mig")),
         V4,
         {4},
     ),
@@ -262,6 +317,7 @@ BAD: dict[str, tuple[Build, str, set[int]]] = {
     "MTUs differ": (jumbo(9000, 1500, 9000), V4, {8}),
     "firewall shuts the peer out": (with_more(nft("b", SHUT % "")), V4, {5, 6, 9}),
     "stranger inside": (talks, V4, {10}),
+    "another network on the wire": (another_network_on_the_wire, V4, {10}),
     "over a tunnel": (over_vxlan, V4, {11}),
     "guest on the bridge": (bridged("tap100i0"), V4, {12}),
     "guest on the bridge, IPv6": (bridged("tap100i0"), V6, {12}),

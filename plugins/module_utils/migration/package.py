@@ -87,6 +87,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "network.probe",
     "network.responder",
     "network.routes",
+    "network.rules",
     "network.ruleset",
     "network.solicitation",
     "network.survey",

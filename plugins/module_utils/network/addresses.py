@@ -55,6 +55,7 @@ class Link:
         master: The bridge or bond that it is a port of.
         lower: The interface it stands on, or its other end, in the same network namespace.
         link_layer: The kernel's word for what carries its packets: ``ether``, or ``none`` for a tunnel of IP packets.
+        functions: How many virtual functions of the card there are (SR-IOV), each an interface of its own for a guest.
         encrypts: Whether all that leaves through it is encrypted and what arrives in clear is dropped.
     """
 
@@ -68,6 +69,7 @@ class Link:
     link_layer: str
     encrypts: bool
     addresses: Tuple[HeldAddress, ...]
+    functions: int = 0
 
 
 def parse_address(text: Any) -> Address:
@@ -156,6 +158,7 @@ def _link(raw: Mapping[str, Any]) -> Link:
         link_layer=layer if isinstance(layer, str) and len(layer) <= 32 else "",
         encrypts=_encrypts(kind, mapping(ADDR_COMMAND, info.get("info_data") or {})),
         addresses=tuple(held for entry in entries(ADDR_COMMAND, raw.get("addr_info", [])) for held in _held(entry)),
+        functions=len(entries(ADDR_COMMAND, raw.get("vfinfo_list", []))),
     )
 
 

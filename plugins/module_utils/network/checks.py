@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Collection, Dict, List, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .addresses import Address, Link, Network, interface_stack, is_within, only_address
 from .evidence import Answers, Check, Conversation, Knock, KnockOutcome, PacketSizes, Quality, State
 from .filtering import Door, narrowed_to_peer, translating_rules
-from .neighbours import Neighbour, guest_ports
+from .neighbours import BUNDLES, Neighbour, guest_ports
 from .routes import Route, Way
 from .ruleset import Ruleset
 from .xfrm import Policy, Protection, is_protected
@@ -147,6 +147,9 @@ def check_way(way: Optional[Way], interface: str, own: Address, peer: Address, n
         through = f" through the gateway {way.gateway}" if way.gateway else ""
         finding = f"{peer} is reached by {way.interface or 'nothing'}{through} from {way.source}"
         return Check(3, node, State.FAILED, finding, remedy)
+    if way.unless:
+        finding = f"{peer} is on the link of {interface}, but not for all packets: {way.unless}"
+        return Check(3, node, State.FAILED, finding, remedy)
     return Check(3, node, State.PASSED, f"{peer} is on the link of {interface}, reached from {own}")
 
 
@@ -154,6 +157,9 @@ def check_leads_nowhere(facts: NodeFacts, network: Network, interface: str, node
     """Check 4: no route to the world leaves by the interface, and the node is no router that hides others behind it."""
     for route in facts.routes:
         harmless = any(_covers(one, route.destination) for one in (network, *PRIVATE, *_LOCAL_ROUTES))
+        # Of the other version of IP only what leads on is told: it has addresses of its own on the same wire.
+        if route.destination.version != network.version:
+            harmless = harmless or not (route.has_gateway or route.destination.prefixlen == 0)
         if interface in route.interfaces and not harmless:
             finding = f"the route to {route.destination} leaves by {interface}"
             return Check(4, node, State.FAILED, finding, "Put that route on another network.")
@@ -255,7 +261,11 @@ def check_encryption(facts: NodeFacts, interface: str, own: Address, peer: Optio
         return Check(11, node, State.PASSED, f"{interface} is encrypted ({kinds})")
     if peer is not None and is_protected(own, peer, facts.protections, facts.policies):
         return Check(11, node, State.PASSED, f"IPsec encrypts everything between {own} and {peer}")
-    odd = [link for link in interface_stack(facts.links, interface) if _is_on_the_way(link, interface)]
+    odd = [
+        link
+        for link in interface_stack(facts.links, interface)
+        if link.kind not in _PLAIN_KINDS and (link.name == interface or not _is_port(link, by_name))
+    ]
     if not stack or odd:
         kind = odd[0].kind if odd else "unknown"
         finding = (
@@ -290,14 +300,21 @@ def check_quality(quality: Optional[Quality], node: str, *, round_trip_us: int =
 
 
 def check_neighbours(
-    facts: NodeFacts, network: Network, interface: str, known: Collection[Address], node: str
+    facts: NodeFacts, network: Network, interface: str, known: Collection[Address], node: str, peer_mac: str = ""
 ) -> Check:
-    """Part of check 10: whoever has lately talked on this network is a declared member of it."""
+    """Part of check 10: whoever has lately talked on this wire is a declared member of the network.
+
+    A member may have more addresses there, of other networks: it is known by its hardware address. What every
+    interface has by itself (fe80::) says nothing.
+    """
+    on_wire = [one for one in facts.neighbours if one.interface == interface]
+    macs = {one.mac for one in on_wire if one.address in known} | {peer_mac}
     others = sorted(
         {
             f"{one.address} ({one.mac})"
-            for one in facts.neighbours
-            if one.interface == interface and is_within(one.address, network) and one.address not in known
+            for one in on_wire
+            if one.address not in known
+            and (is_within(one.address, network) or not (one.address.is_link_local or one.mac in macs))
         }
     )
     if others:
@@ -355,9 +372,10 @@ def check_equal(nodes: Sequence[str], summaries: Sequence[Optional[Summary]]) ->
 _UNREACHED = "Look at cables, VLAN and firewall between the two nodes: the peer's port must be reachable for the probe."
 
 
-def _is_on_the_way(link: Link, interface: str) -> bool:
-    """Whether an interface makes the wire an unknown one: only our own, and what is not a port of a bridge, counts."""
-    return link.kind not in _PLAIN_KINDS and (link.name == interface or not link.master)
+def _is_port(link: Link, by_name: Mapping[str, Link]) -> bool:
+    """Whether it is a port of a bridge, of which check 12 decides. All that a bond sends goes through its ports."""
+    master = by_name.get(link.master)
+    return bool(link.master) and (master is None or master.kind not in BUNDLES)
 
 
 def _covers(outer: Network, inner: Network) -> bool:

@@ -22,6 +22,9 @@ NEIGH_COMMAND = "ip -j neigh show"
 BRIDGE_COMMAND = "bridge -j link show"
 # What a port without any guest behind it can be: hardware, a part of it, several of it, and encrypted hardware.
 PLAIN_PORTS = ("", "vlan", "bond", "team", "macsec")
+# Masters that join no networks: the ports of a bond are one cable, a VRF is a routing table. All others are switches
+# (a bridge, the "openvswitch" named ovs-system, of whose bridges the kernel says nothing).
+BUNDLES = ("bond", "team", "vrf")
 # Guests that share an interface without any bridge.
 SHARING_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap")
 # Proxmox VE's firewall puts a veth pair between the guest's own bridge and the real one (fwpr, fwln); containers have
@@ -94,11 +97,15 @@ def guest_ports(links: Sequence[Link], ports: Dict[str, str], interface: str) ->
         port
         for port, master in masters.items()
         if master in shared
-        and kinds.get(master, "bridge") == "bridge"
+        and kinds.get(master, "bridge") not in BUNDLES
         and port not in own
         and (kinds.get(port, "unseen") not in PLAIN_PORTS or _GUEST_NAME.fullmatch(port))
     }
     found |= {link.name for link in links if link.lower in shared and link.kind in SHARING_KINDS}
+    # What a virtual function of the card is given to cannot be seen; the card switches between them and the cable.
+    found |= {
+        f"{link.name} function {number}" for link in links if link.name in shared for number in range(link.functions)
+    }
     found |= {word for word in stack - own if _GUEST_NAME.fullmatch(word)}
     # Whose name says so comes first, for people.
     return sorted(found, key=lambda port: (not _GUEST_NAME.fullmatch(port), port))

@@ -16,8 +16,8 @@ import select
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
-from typing import Callable, Optional, Sequence, Set, Tuple
+from dataclasses import dataclass, replace
+from typing import Callable, List, Optional, Sequence, Set, Tuple
 
 from .addresses import ADDR_COMMAND, Address, parse_links
 from .checks import NodeFacts
@@ -25,7 +25,8 @@ from .errors import ExchangeBroken, NetworkFactsInvalid
 from .evidence import Answers, Conversation, KnockOutcome, PacketSizes, Quality
 from .exchange import ANSWER, ASK, MAX_LINE, SMALLEST_ECHO, Asker, echo_key, echo_packet, echo_sequence
 from .neighbours import BRIDGE_COMMAND, NEIGH_COMMAND, parse_bridge_ports, parse_neighbours
-from .routes import ROUTES_COMMAND, Way, parse_routes, parse_way
+from .routes import ROUTES_COMMAND, WAY_COMMAND, Route, Way, parse_routes, parse_way
+from .rules import RULES_COMMAND, deciding_rule, parse_rules
 from .ruleset import RULESET_COMMAND, Ruleset, parse_ruleset
 from .solicitation import ETH_ARP, ETH_IPV6, answer_of, question
 from .xfrm import POLICY_COMMAND, STATE_COMMAND, parse_policies, parse_states
@@ -108,12 +109,14 @@ def gather(run: Run, version: int) -> NodeFacts:
         NetworkFactsInvalid: NETWORK_FACTS_INVALID.
     """
     states, policies = run(STATE_COMMAND.split(), ""), run(POLICY_COMMAND.split(), "")
+    other = 10 - version
+    others = run(["ip", f"-{other}", *ROUTES_COMMAND.split()[1:]], "")
     ports = run(BRIDGE_COMMAND.split(), "")
-    routes = ["ip", f"-{version}", *ROUTES_COMMAND.split()[1:]]
     return NodeFacts(
         links=parse_links(_said(run, ADDR_COMMAND.split())),
         bridge_ports=None if ports.returncode else parse_bridge_ports(ports.stdout or "[]"),
-        routes=parse_routes(_said(run, routes), version),
+        # A kernel without the other version of IP has no routes for it.
+        routes=_routes(run, version) + (() if others.returncode else parse_routes(others.stdout or "[]", other)),
         neighbours=parse_neighbours(_said(run, NEIGH_COMMAND.split())),
         ruleset=read_ruleset(run),
         forwards=_forwards(version),
@@ -125,9 +128,31 @@ def gather(run: Run, version: int) -> NodeFacts:
 
 
 def read_way(run: Run, peer: Address) -> Optional[Way]:
-    """How packets to the peer leave now; None when they do not."""
-    done = run(["ip", "-j", "route", "get", str(peer)], "")
+    """How packets to the peer leave now; None when they do not.
+
+    The kernel looks twice: for an address to send from, and then with it, where policy rules may say something else.
+
+    Raises:
+        NetworkFactsInvalid: NETWORK_FACTS_INVALID.
+    """
+    way = _ask_way(run, str(peer))
+    if way is not None and way.source is not None:
+        own = way.source
+        way = _ask_way(run, str(peer), "from", str(own))
+        if way is not None:
+            rules = parse_rules(_said(run, ["ip", f"-{peer.version}", *RULES_COMMAND.split()[1:]]), peer.version)
+            rule = deciding_rule(rules, _routes(run, peer.version), own, peer, way.interface)
+            way = way if rule is None else replace(way, unless=f"rule {rule.priority} asks {', '.join(rule.narrowed)}")
+    return way
+
+
+def _ask_way(run: Run, *words: str) -> Optional[Way]:
+    done = run([*WAY_COMMAND.split(), *words], "")
     return None if done.returncode else parse_way(done.stdout)
+
+
+def _routes(run: Run, version: int) -> Tuple[Route, ...]:
+    return parse_routes(_said(run, ["ip", f"-{version}", *ROUTES_COMMAND.split()[1:]]), version)
 
 
 def read_ruleset(run: Run) -> Optional[Ruleset]:

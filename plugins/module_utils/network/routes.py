@@ -30,17 +30,24 @@ class Route:
     destination: Network
     interfaces: Tuple[str, ...]
     has_gateway: bool
+    table: str = "main"
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the node reaches one address; ``source`` is the address it would use."""
+    """How the node reaches one address.
+
+    Attributes:
+        source: The address it would use.
+        unless: What makes some packets go another way, in words; empty when nothing does.
+    """
 
     destination: Address
     interface: str
     gateway: str
     source: Optional[Address]
     direct: bool
+    unless: str = ""
 
 
 def parse_routes(text: str, version: int) -> Tuple[Route, ...]:
@@ -68,6 +75,7 @@ def _route(raw: Mapping[str, Any], version: int) -> Route:
         destination=_destination(raw.get("dst"), version),
         interfaces=tuple(sorted({word for word in names if word})),
         has_gateway=any(hop.get("gateway") or hop.get("via") for hop in [raw, *hops]),
+        table=str(raw.get("table", "main")),
     )
 
 
@@ -86,7 +94,7 @@ def _destination(value: Any, version: int) -> Network:
 
 
 def parse_way(text: str) -> Way:
-    """What ``ip -j route get ADDRESS`` says.
+    """What ``ip -j route get ADDRESS``, with or without ``from OWN``, says.
 
     Raises:
         NetworkFactsInvalid: NETWORK_FACTS_INVALID.
@@ -98,7 +106,8 @@ def parse_way(text: str) -> Way:
     gateway = raw.get("gateway") or mapping(WAY_COMMAND, raw.get("via", {})).get("host") or ""
     try:
         destination = parse_address(raw.get("dst"))
-        source = parse_address(raw["prefsrc"]) if raw.get("prefsrc") else None
+        source = raw.get("prefsrc") or raw.get("from")
+        source = parse_address(source) if source else None
         gateway = str(parse_address(gateway)) if gateway else ""
     except NetworkInvalid:
         raise invalid(WAY_COMMAND, "address", raw) from None

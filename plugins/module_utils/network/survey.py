@@ -133,14 +133,15 @@ def probe_peer(edge: World, options: Mapping[str, Any]) -> Dict[str, Any]:
     facts = edge.gather(network.version)
     table = next((one.mac for one in facts.neighbours if one.address == peer and one.interface == interface), "")
     answers = edge.owners(interface, summary.mac, own, peer, table) if summary.link_layer == "ether" else Answers("")
+    peer_mac = str(options.get("peer_mac") or "").lower()
     known = {own, peer, *_members(options)}
     checks = [
         check_way(edge.way(peer), interface, own, peer, node),
         check_untranslated(talk, node),
         check_identity(talk, node),
-        check_answers(answers, summary.link_layer, peer, str(options.get("peer_mac") or "").lower(), node),
+        check_answers(answers, summary.link_layer, peer, peer_mac, node),
         check_packet_sizes(sizes, summary.mtu, node),
-        check_neighbours(facts, network, interface, known, node),
+        check_neighbours(facts, network, interface, known, node, peer_mac),
         check_encryption(facts, interface, own, peer, node),
         check_quality(
             quality,

@@ -58,8 +58,10 @@ def parse_states(text: str) -> Tuple[Protection, ...]:
         head, protocol, cipher = _HEAD.match(block[0]), _search(_PROTOCOL, block), _search(_ALGORITHM, block)
         if head is None:
             raise invalid(STATE_COMMAND, "line", block[0])
-        # RFC 2410: the NULL cipher authenticates and encrypts nothing.
-        if protocol and protocol[1] == "esp" and cipher and "null" not in cipher[1].lower():
+        # Of an interface of its own or of marked packets: another packet does not come to it.
+        if _is_for_some(block):
+            continue
+        if protocol and protocol[1] == "esp" and cipher and _encrypts(cipher[1].lower()):
             try:
                 found.append(Protection(ipaddress.ip_address(head[1]), ipaddress.ip_address(head[2]), cipher[1]))
             except ValueError:
@@ -68,7 +70,8 @@ def parse_states(text: str) -> Tuple[Protection, ...]:
 
 
 def parse_policies(text: str) -> Tuple[Policy, ...]:
-    """The policies for networks. Of those narrowed to a protocol or port only the ones that leave it in clear count.
+    """The policies for networks. Of those narrowed to a protocol, a port, marked packets or an interface only the ones
+    that leave it in clear count.
 
     Raises:
         NetworkFactsInvalid: NETWORK_FACTS_INVALID.
@@ -83,7 +86,7 @@ def parse_policies(text: str) -> Tuple[Policy, ...]:
         templates = [line.split() for line in block[1:] if line.startswith("proto ") and " " in line]
         required = bool(templates) and way[2] in (None, "allow")
         required = required and all(line[1] == "esp" for line in templates) and "level use" not in block
-        if required and block[0][head.end() :].strip():
+        if required and (block[0][head.end() :].strip() or _is_for_some(block)):
             continue
         try:
             source, destination = (ipaddress.ip_network(word, strict=False) for word in (head[1], head[2]))
@@ -114,6 +117,15 @@ def is_protected(own: Address, peer: Address, states: Sequence[Protection], poli
         if not any((state.source, state.destination) == (source, destination) for state in states):
             return False
     return True
+
+
+def _encrypts(cipher: str) -> bool:
+    """The NULL cipher (RFC 2410) and GMAC (RFC 4543) authenticate and encrypt nothing."""
+    return "null" not in cipher and "rfc4543" not in cipher
+
+
+def _is_for_some(block: Sequence[str]) -> bool:
+    return any(line.split(" ")[0] in ("mark", "if_id") for line in block[1:])
 
 
 def _blocks(what: str, text: str) -> List[List[str]]:

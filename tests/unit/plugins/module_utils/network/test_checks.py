@@ -125,6 +125,7 @@ def test_way_on_the_link_passes():
         replace(WAY, destination=ipaddress.ip_address("10.5.0.3")),
         replace(WAY, interface="api"),
         replace(WAY, gateway="10.5.0.254", direct=False),
+        replace(WAY, unless="rule 5 asks dport"),
         replace(WAY, direct=False),
         replace(WAY, source=ipaddress.ip_address("10.5.0.9")),
         replace(WAY, source=None),
@@ -147,6 +148,21 @@ def test_route_to_the_world_fails(dst):
 def test_other_route_passes(dst, dev):
     found = facts(routes=[{"dst": dst, "dev": dev}])
     assert checks.check_leads_nowhere(found, NETWORK, LINK, NODE).state is State.PASSED
+
+
+@pytest.mark.parametrize(
+    ("route", "state"),
+    [
+        ({"dst": "default", "gateway": "fe80::1"}, State.FAILED),
+        ({"dst": "2000::/3", "gateway": "fe80::1"}, State.FAILED),
+        ({"dst": "default"}, State.FAILED),
+        ({"dst": "2001:db8:5::/64"}, State.PASSED),
+        ({"dst": "fe80::/64"}, State.PASSED),
+    ],
+)
+def test_way_to_the_world_of_the_other_version_fails(route, state):
+    found = replace(facts(), routes=parse_routes(output({"dev": LINK, **route}), 6))
+    assert checks.check_leads_nowhere(found, NETWORK, LINK, NODE).state is state
 
 
 @pytest.mark.parametrize(
@@ -287,6 +303,16 @@ def test_neighbour_that_nobody_declared_fails():
         assert found.state is state
 
 
+def test_neighbour_of_another_network_on_the_wire_fails():
+    foreign = Neighbour(ipaddress.ip_address("10.6.0.77"), LINK, "02:00:00:00:00:77")
+    inet6 = Neighbour(ipaddress.ip_address("fd00:9::77"), LINK, "02:00:00:00:00:77")
+    own_kind = Neighbour(ipaddress.ip_address("fe80::77"), LINK, "02:00:00:00:00:77")
+    peers_other = Neighbour(ipaddress.ip_address("fd00:9::2"), LINK, PEER_MAC)
+    for others, state in (([foreign], State.FAILED), ([inet6], State.FAILED), ([own_kind, peers_other], State.PASSED)):
+        found = checks.check_neighbours(facts(neighbours=others), NETWORK, LINK, {OWN, PEER}, NODE, PEER_MAC)
+        assert found.state is state
+
+
 # 11, 12
 
 
@@ -305,6 +331,8 @@ def test_neighbour_that_nobody_declared_fails():
         ([link(LINK, "tun")], State.FAILED),
         ([link(LINK, "openvswitch")], State.FAILED),
         ([link(LINK, "vlan", link="vx0"), link("vx0", "vxlan")], State.FAILED),
+        ([link(LINK, "bond"), link("gt", "gretap", master=LINK)], State.FAILED),
+        ([link(LINK, "vlan", link="bond0"), link("bond0", "bond"), link("vx", "vxlan", master="bond0")], State.FAILED),
         ([link(LINK, "vlan", link=LINK)], State.NOTED),
         ([link("other")], State.FAILED),
     ],

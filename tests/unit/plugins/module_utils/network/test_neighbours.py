@@ -95,6 +95,26 @@ def test_guest_that_shares_the_interface_is_found(kind):
     assert guests("eth1", link("eth1"), link("shared0", kind, link="eth1")) == ["shared0"]
 
 
+def test_guest_at_a_switch_of_another_kind_is_found():
+    """Open vSwitch: a port without a VLAN of its own sends tagged frames, which leave by the same cable."""
+    entries = [
+        link("ovs-system", "openvswitch"), link("tap1i0", "tun", master="ovs-system"),
+        link("eth0", master="ovs-system"), link("eth0.30", "vlan", link="eth0"),
+    ]  # fmt: skip
+    assert guests("eth0.30", *entries) == ["tap1i0"]
+
+
+def test_members_of_a_vrf_share_no_wire():
+    entries = [link("red", "vrf"), link("eth0", master="red"), link("veth5i0", "veth", master="red")]
+    assert guests("eth0", *entries) == []
+
+
+def test_virtual_function_of_the_card_may_be_a_guests():
+    card = link("eth0", vfinfo_list=[{"vf": 0}, {"vf": 1}])
+    assert guests("eth0.30", card, link("eth0.30", "vlan", link="eth0")) == ["eth0 function 0", "eth0 function 1"]
+    assert guests("eth1", card, link("eth1")) == []
+
+
 def test_slave_of_a_bond_is_no_guest():
     entries = [link("bond0", "bond"), link("eth0", master="bond0"), link("eth1", "veth", master="bond0")]
     assert guests("bond0", *entries) == []

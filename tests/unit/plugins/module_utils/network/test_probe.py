@@ -26,6 +26,8 @@ OUTPUTS = {
     "ip xfrm state list nokeys": "",
     "ip xfrm policy list": "",
     "ip -j route get 10.5.0.2": output({"dst": "10.5.0.2", "dev": "mig", "prefsrc": "10.5.0.1"}),
+    "ip -j route get 10.5.0.2 from 10.5.0.1": output({"dst": "10.5.0.2", "from": "10.5.0.1", "dev": "mig"}),
+    "ip -4 -j rule show": output({"priority": 0, "src": "all", "table": "local"}),
 }
 
 
@@ -64,7 +66,29 @@ def test_node_without_iproute_is_refused():
 def test_way_and_filter_are_read_alone():
     assert probe.read_way(Node(), PEER).source == OWN
     assert probe.read_way(Node("ip -j route get 10.5.0.2"), PEER) is None
+    assert probe.read_way(Node("ip -j route get 10.5.0.2 from 10.5.0.1"), PEER) is None
     assert probe.read_ruleset(Node("nft -j list ruleset")) is None
+
+
+def test_way_is_that_of_the_address_that_is_sent_from():
+    node = Node()
+    elsewhere = {"dst": "10.5.0.2", "from": "10.5.0.1", "dev": "api", "gateway": "192.0.2.2", "table": "200"}
+    node.outputs["ip -j route get 10.5.0.2 from 10.5.0.1"] = output(elsewhere)
+    found = probe.read_way(node, PEER)
+    assert (found.interface, found.gateway, found.direct) == ("api", "192.0.2.2", False)
+
+
+def test_way_that_not_all_packets_take_says_so():
+    node = Node()
+    assert probe.read_way(node, PEER).unless == ""
+    node.outputs["ip -4 -j rule show"] = output({"priority": 9, "src": "all", "dport": 60100, "table": "200"})
+    node.outputs["ip -4 -j route show table all"] = output({"dst": "default", "dev": "api", "table": "200"})
+    assert probe.read_way(node, PEER).unless == "rule 9 asks dport"
+
+
+def test_node_that_does_not_tell_its_rules_is_refused():
+    with pytest.raises(NetworkFactsInvalid, match="ip -4 -j rule show"):
+        probe.read_way(Node("ip -4 -j rule show"), PEER)
 
 
 def test_command_that_does_not_exist_is_no_traceback():

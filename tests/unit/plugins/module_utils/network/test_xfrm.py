@@ -45,6 +45,16 @@ def test_both_ways_with_state_and_policy_are_protected():
         (STATE.format(A, B), POLICIES),
         (STATES, POLICY.format(A, B, "out")),
         (STATES.replace("rfc4106(gcm(aes))", "x").replace("aead", "enc ecb(cipher_null)"), POLICIES),
+        (STATES.replace("rfc4106(gcm(aes))", "rfc4543(gcm(aes))"), POLICIES),
+        (STATES.replace("\treplay", "\tif_id 0x2a\n\treplay"), POLICIES),
+        (
+            STATES,
+            POLICIES
+            + POLICIES.replace("priority 0", "priority 0\n\tmark 0x1/0xffffffff").replace("proto esp", "proto ah"),
+        ),
+        (STATES, POLICIES.replace("\ttmpl", "\tmark 0x1/0xffffffff\n\ttmpl")),
+        (STATES, POLICIES + "src 10.5.0.1/32 dst 10.5.0.2/32\n\tdir out priority 0\n\tif_id 0x2a\n"),
+        (STATES, POLICIES.replace("mode transport", "mode transport\n\tif_id 0x2a")),
         (STATES.replace("proto esp", "proto ah"), POLICIES),
         (STATES, POLICIES.replace("proto esp", "proto ah")),
         (STATES, POLICIES + POLICY.format(A, B, "out").replace("mode transport", "mode transport\n\t\tlevel use")),
