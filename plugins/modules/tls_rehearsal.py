@@ -187,9 +187,14 @@ facts:
 """
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.face import FaceModule, run
-from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_settings import parse_ports
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.incoming_settings import (
+    is_domain,
+    parse_address,
+    parse_ports,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.spec import parse_duration
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import rehearsal
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport.incoming_errors import IncomingInvalid
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.tls import Credentials
 
 
@@ -212,12 +217,16 @@ def work(given):
     life = parse_duration(given["life"], "life")
     if given["state"] == "collected":
         return {"changed": False, **rehearsal.collect(given["rehearsal_id"], min(life, rehearsal.LONGEST_LIFE))}
+    if not is_domain(given["domain"]):
+        raise IncomingInvalid("option domain must be the name of a trust domain", object="domain")
     play = rehearsal.Rehearsal(Credentials(f"{given['directory']}/{given['domain']}"), given["peer_name"])
+    address = parse_address("address", given["address"])
     if given["state"] == "connected":
-        return {"changed": False, **rehearsal.connect(play, given["address"], given["port"])}
+        port, _same = parse_ports(given["port"])
+        return {"changed": False, **rehearsal.connect(play, address, port)}
     first, last = parse_ports(given["ports"])
-    ports = range(first, last + 1)
-    return {"changed": False, **rehearsal.listen(play, given["address"], ports, given["peer_address"] or "", life)}
+    peer_address = parse_address("peer_address", given["peer_address"]) if given["peer_address"] else ""
+    return {"changed": False, **rehearsal.listen(play, address, range(first, last + 1), peer_address, life)}
 
 
 def main() -> None:

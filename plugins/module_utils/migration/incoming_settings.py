@@ -26,6 +26,7 @@ __all__ = [
     "is_domain",
     "is_key",
     "is_opaque",
+    "parse_address",
     "parse_ports",
     "plane_of",
 ]
@@ -114,13 +115,13 @@ class IncomingSettings:
         settings = cls(
             migration_id=str(raw.get("migration_id")),
             transports=tuple(dict.fromkeys(transports)),
-            address=_address("address", raw.get("address")),
+            address=parse_address("address", raw.get("address")),
             ports=(int(ports[0]), int(ports[1])) if isinstance(ports, (list, tuple)) else parse_ports(ports),
-            peer_address=_address("peer_address", raw.get("peer_address")),
+            peer_address=parse_address("peer_address", raw.get("peer_address")),
             peer_name=str(raw.get("peer_name") or ""),
             credentials=str(raw.get("credentials") or (f"{PKI}/{domain}" if domain else "")),
             lifetime=float(raw.get("lifetime") or LIFETIME),
-            limits={str(key): float(value) for key, value in (raw.get("limits") or {}).items()},
+            limits=_limits(raw.get("limits") or {}),
         )
         settings._check(domain)
         return settings
@@ -154,13 +155,24 @@ class IncomingSettings:
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _address(option: str, raw: Any) -> str:
+def _limits(raw: Mapping[Any, Any]) -> Dict[str, float]:
+    """Their names and bounds are checked by who uses them (``transport.direct_guard``)."""
+    try:
+        return {str(name): float(value) for name, value in raw.items()}
+    except (TypeError, ValueError):
+        raise _invalid("limits", "numbers of seconds by name, such as {deadman: 3}") from None
+
+
+def parse_address(option: str, raw: Any) -> str:
+    """An address with its scope where it needs one; raises IncomingInvalid, which names the option."""
     text = str(raw)
     plain, percent, scope = text.partition("%")
     try:
         address = ipaddress.ip_address(plain)
     except ValueError:
         raise _invalid(option, "an IPv4 or IPv6 address") from None
+    if percent and address.version == 4:
+        raise _invalid(option, "an IPv4 address without a scope")
     # A link-local address means something together with its device only.
     if address.version == 6 and address.is_link_local and not scope:
         raise _invalid(option, "an address with its scope, such as fe80::1%eth0")

@@ -316,10 +316,11 @@ def _alternative_names(extension: Optional[Extension]) -> Tuple[Tuple[str, ...],
     reader = _Reader(_only(extension[1], _SEQUENCE) if extension else b"")
     while reader.left:
         tag, value = reader.next()
+        # OpenSSL lets names pass that no node can have (RFC 5280 4.2.1.6): they are told, and are never the right one.
         if tag == _SAN_DNS:
-            dns_names.append(value.decode("ascii"))
+            dns_names.append(value.decode("ascii", "backslashreplace"))
         elif tag == _SAN_IP:
-            addresses.append(str(ipaddress.ip_address(value)))
+            addresses.append(str(ipaddress.ip_address(value)) if len(value) in (4, 16) else value.hex())
     return tuple(dns_names), tuple(addresses)
 
 

@@ -15,15 +15,13 @@ from typing import Callable, List, Optional, Tuple
 from ..errors import Side
 from .errors import GreetingRefused, TlsFailed, TransportError
 from .handshake import TargetGreeting, farewell
-from .tls import Cause, Handshake
+from .tls import Handshake
 from .wire import MAX_DATA, Decoder, abort
 
 __all__ = ["Newcomer"]
 
 _TLS_RECORD = 0x16  # RFC 8446 5.1: the first byte of a ClientHello; no frame of ours begins so
 _READ = 65536
-# What TLS has let pass and we do not: the peer, who is of our CA, would else see a connection that just ends.
-_OWN_CHECKS = (Cause.WRONG_NAME.value, Cause.IS_CA.value)
 
 
 class Newcomer:
@@ -134,7 +132,8 @@ class Newcomer:
             self._say(farewell(error))
         elif self._secured:
             self._say_last(self.handshake, farewell(error))
-        elif isinstance(error, TlsFailed) and error.facts.get("cause") in _OWN_CHECKS:
+        elif isinstance(error, TlsFailed) and self.handshake.stands:
+            # TLS has let it pass and we do not: the peer, who is of our CA, would else see a connection that just ends.
             self._say_last(self.handshake, abort(error.code, error.message))
 
     def _say_last(self, handshake: Handshake, data: bytes) -> None:

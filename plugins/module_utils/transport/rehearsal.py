@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from ..errors import Side
 from ..proxmox.errors import printable
+from .accept import same_address
 from .errors import HandshakeFailed, RehearsalFailed, TlsFailed, TransportError
 from .listener import Listener
 from .tls import Cause, Credentials, Handshake, client_context, server_context
@@ -100,10 +101,10 @@ def serve(rehearsal: Rehearsal, listener: Listener, peer_address: str, seconds: 
             continue
         sock, at = accepted
         with sock:
-            if peer_address and at != peer_address:
+            if peer_address and not same_address(at, peer_address):
                 continue
-            handshake = _handshake(Side.TARGET, rehearsal)
             try:
+                handshake = _handshake(Side.TARGET, rehearsal)
                 _answer(_Wire(sock, handshake, min(deadline, rehearsal.clock() + EXCHANGE), rehearsal.clock))
             except HandshakeFailed as error:
                 failure, handshake = error, None
@@ -121,9 +122,11 @@ def listen(
 
     Raises:
         CredentialsUnusable: This node's own files are no good.
+        HandshakeFailed: The peer's name is none.
         TransportError: No port of the range is free, or the address is not here.
     """
-    server_context(rehearsal.credentials)  # said here and now, not in a report that nobody may fetch
+    # Said here and now, not in a report that nobody may fetch.
+    _handshake(Side.TARGET, rehearsal)
     listener = Listener(address, ports)
     listener.open()
     number = secrets.token_hex(16)

@@ -223,7 +223,11 @@ class Handshake:
         self._shown = self.tls.getpeercert(binary_form=True) or b""
         self._terms = {"version": self.tls.version(), "cipher": cipher[0] if cipher else None}
         self.stands = True
-        self._check_peer()
+        try:
+            self._check_peer(self.peer())
+        except CertificateUnreadable:
+            self._shown = b""
+            raise self._refused(_Finding(Cause.MALFORMED, "its fields cannot be read", _ISSUE)) from None
         return True
 
     def peer(self) -> Certificate:
@@ -231,7 +235,9 @@ class Handshake:
         return Certificate.parse(self._shown, _other(self.side), "the peer's certificate")
 
     def seen(self) -> Dict[str, Any]:
-        """What this side saw, for a report, once the handshake stands."""
+        """What this side saw, for a report, once the handshake stands; only the terms of a peer that is unreadable."""
+        if not self._shown:
+            return {"peer_name": self.peer_name, **self._terms}
         peer = self.peer()
         return {
             "peer_name": self.peer_name,
@@ -262,9 +268,8 @@ class Handshake:
         finding = _Finding(known, f"{self.peer_name} refuses it: {reason or 'without a reason'}", _CHECK_NAME)
         return self._error(RefusedByPeer, self.side, self._credentials.certificate(self.side), finding)
 
-    def _check_peer(self) -> None:
+    def _check_peer(self, peer: Certificate) -> None:
         """The name, exactly (OpenSSL takes wildcards, and a server checks none), and that no CA shows itself."""
-        peer = self.peer()
         if peer.is_ca:
             raise self._refused(_Finding(Cause.IS_CA, "it is a CA (basicConstraints CA:TRUE)", _ISSUE))
         if self.peer_name not in peer.dns_names:

@@ -28,6 +28,12 @@ def read(issued):
     return Certificate.parse(issued.der, Side.SOURCE)
 
 
+def test_name_that_no_node_can_have_is_told_beside_the_right_one():
+    """OpenSSL takes such a certificate, so it can be read."""
+    damaged = LEAF.der.replace(b"\x82\x06node-a", b"\x82\x06n\xc3\xb6dex")
+    assert Certificate.parse(damaged, Side.SOURCE).dns_names == ("n\\xc3\\xb6dex",)
+
+
 def test_fields_of_a_leaf():
     found, library = read(LEAF), LEAF.certificate
     assert found.serial == library.serial_number

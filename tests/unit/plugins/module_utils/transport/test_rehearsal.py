@@ -15,7 +15,7 @@ import time
 import pytest
 from unit.fakes.certificates import DAY, Authority, lay
 
-from ansible_collections.crosscluster.migration.plugins.module_utils.transport import errors, rehearsal
+from ansible_collections.crosscluster.migration.plugins.module_utils.transport import errors, rehearsal, tls
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.listener import Listener
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.tls import Credentials
 
@@ -144,6 +144,40 @@ def test_other_address_gets_no_byte(tmp_path):
         assert stranger.recv(1) == b""
         stranger.close()
     assert reports[0]["failure"]["facts"]["cause"] == "silent"
+
+
+def test_certificate_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    """OpenSSL reads more than the standard says."""
+
+    def unreadable(_der, side, object):
+        raise errors.CertificateUnreadable(f"{object} is none", side=side, object=object)
+
+    source, target = node(tmp_path, "a1", "b1"), node(tmp_path, "b1", "a1")
+    monkeypatch.setattr(tls.Certificate, "parse", unreadable)
+    for report in both(source, target):
+        assert report["failure"]["code"] == "PEER_CERTIFICATE_REFUSED"
+        assert report["failure"]["facts"]["cause"] == "malformed"
+        assert report["saw"]["version"] == "TLSv1.3"
+
+
+def test_peers_address_may_be_written_in_another_way(tmp_path):
+    with served(node(tmp_path, "b1", "a1"), peer_address="::ffff:127.0.0.1") as (port, reports):
+        assert rehearsal.connect(node(tmp_path, "a1", "b1"), HOST, port)["ok"]
+    assert reports[0]["ok"]
+
+
+def test_files_that_went_bad_meanwhile_are_reported(tmp_path):
+    target = node(tmp_path, "b1", "a1")
+    (tmp_path / "b1" / "server-key.pem").unlink()
+    with served(target) as (port, reports):
+        rehearsal.connect(node(tmp_path, "a1", "b1"), HOST, port)
+    assert reports[0]["failure"]["code"] == "CREDENTIALS_UNUSABLE"
+
+
+def test_target_listens_for_no_peer_without_a_name(tmp_path):
+    target = rehearsal.Rehearsal(node(tmp_path, "b1", "a1").credentials, "192.0.2.1")
+    with pytest.raises(errors.HandshakeFailed, match="not the name of a node"):
+        rehearsal.listen(target, HOST, PORTS, "", 5.0, str(tmp_path))
 
 
 def test_listener_that_nobody_visits_ends_and_says_so(tmp_path):
