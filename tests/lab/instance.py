@@ -371,6 +371,12 @@ def down(instance: int, *, state: Path = STATE, force: bool = False) -> bool:
     Returns whether anything was there. Refuses an instance of another checkout unless forced.
     """
     _require_root()
+    # An `up` of the same checkout would take what is half removed for debris, and remove it too.
+    with _machine_lock():
+        return _down(instance, state, force)
+
+
+def _down(instance: int, state: Path, force: bool = False) -> bool:
     directory = state / str(instance)
     there = _namespaces(instance)
     if there and instance in _fabrics() and not force and not _mine(instance, state):
@@ -478,7 +484,7 @@ def _clear_debris(state: Path) -> None:
             finally:
                 os.close(handle)
         with contextlib.suppress(LabError):
-            down(number, state=state)
+            _down(number, state)
 
 
 def _fabric_settings(plan: AddressPlan) -> None:
