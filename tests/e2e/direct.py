@@ -24,8 +24,9 @@ def rooted(controller: Any, **more: Any) -> dict[str, Any]:
 
 
 def certify(controller: Any) -> None:
-    """Give all nodes certificates of one trust domain, with the public playbook."""
-    controller.run("certificates", extra=rooted(controller)).expect(0)
+    """Give all nodes certificates of one trust domain, with the public playbook; its CA is this controller's alone."""
+    own = {"certificates_authority_directory": str(controller.directory / "authorities")}
+    controller.run("certificates", extra=rooted(controller, **own)).expect(0)
 
 
 def full(vm: Any, *, root: bool = True) -> dict[str, Any]:
