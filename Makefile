@@ -138,8 +138,9 @@ lab-down: ## Stop the labs of this checkout
 
 # --- tests ----------------------------------------------------------------------------------------------------------
 
+# Here, or two lanes would install packages at the same time.
 .PHONY: test
-test: packages venv ## Everything CI runs; ends with a line of counts
+test: packages-trees venv ## Everything CI runs; ends with a line of counts
 	@$(PY) tests/suite.py
 
 .PHONY: house
@@ -209,8 +210,23 @@ sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 	@$(PY) tests/sanity.py
 
 .PHONY: e2e
-e2e: packages venv ## Migrations of real guests between two clusters of the lab
-	@$(PYTEST) $(REPORT) -m 'not mixed and not slow' tests/e2e
+e2e: e2e-websocket e2e-direct measuring ## Migrations of real guests between two clusters of the lab
+
+# What takes no notice of other load, in two halves that can run beside each other, each with a lab of its own.
+DIRECT := tests/e2e/test_certificates.py tests/e2e/test_direct*.py tests/e2e/test_qemu_tcp.py
+QUICK := not measuring and not mixed and not slow
+
+.PHONY: e2e-websocket
+e2e-websocket: packages venv
+	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(DIRECT:%=--ignore-glob '$(CURDIR)/%') tests/e2e
+
+.PHONY: e2e-direct
+e2e-direct: packages venv
+	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(DIRECT)
+
+.PHONY: measuring
+measuring: packages-trees venv ## Bounds of the guest's pauses, of queues and memory; nothing else may run meanwhile
+	@$(PYTEST) $(REPORT) -m 'measuring and not slow' tests/e2e
 
 .PHONY: e2e-slow
 e2e-slow: packages-trees venv ## End-to-end tests that take longer: pacing at every rate, every death and silence
@@ -218,7 +234,7 @@ e2e-slow: packages-trees venv ## End-to-end tests that take longer: pacing at ev
 
 .PHONY: mixed
 mixed: packages-trees venv ## Moves between Debian 12 and 13 hosts, and under systemd (makes a Debian 13 tree at first)
-	@$(PYTEST) $(REPORT) -m 'mixed and not slow' tests/pairs tests/e2e
+	@$(PYTEST) $(REPORT) -m 'mixed and not measuring and not slow' tests/pairs tests/e2e
 
 .PHONY: molecule
 molecule: packages venv ## The scenarios of extensions/molecule but nested, on the lab or on CROSSCLUSTER_INVENTORY

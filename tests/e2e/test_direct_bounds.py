@@ -25,7 +25,7 @@ from lab.instance import Lab
 from lab.network import Segment
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(420)]
 
 SILENT_BOUND = {"tls": 3.0, "tcp": 3.0, "qemu-tls": 3.0, "qemu-tcp": 10.5}  # seconds until the guest runs or writes
 STOPPED_BOUND = 10.5  # the same with the target's QEMU alive and silent, in `device`

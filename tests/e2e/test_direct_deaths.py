@@ -23,7 +23,7 @@ from e2e.test_direct_bounds import BUSY, UNDER_WAY, into_device, sent
 from e2e.test_guard import SLOW, until
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(420)]
 
 BOUND = 3.0  # seconds until the guest runs and writes
 PUMP, INCOMING = "worker.pyz pump", "worker.pyz incoming "

@@ -14,7 +14,7 @@ from lab.node import poller
 from lab.node.base import Node
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(300)]
 
 SUPERVISOR_KIB = 40 * 1024
 PUMP_KIB = 24 * 1024

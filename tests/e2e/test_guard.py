@@ -21,7 +21,7 @@ from lab.api import stats
 from lab.instance import Lab
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(420)]
 
 GUEST_BOUND = 10.5  # seconds until the guest runs again at the source
 WRITE_BOUND = 5.5  # seconds until its writes are answered again

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many VMs step by step: twelve without a guest system, five forks, linear strategy; no lease is lost on the way."""
+"""Many VMs step by step: twelve without a guest system, five forks, linear strategy; no lease is lost on the way.
+
+Five forks are all that a machine of two cores has to give, and a lease is a bound in time.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from e2e.moves import assert_changes_nothing
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(480)]
 
 VMS = 12
 

@@ -29,7 +29,7 @@ from lab.hosts import namespace_pids
 from lab.instance import Lab
 from lab.vms import Disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.measuring, pytest.mark.timeout(420)]
 
 QUEUE_BOUND = 16 << 20  # bytes, summed over the streams of a move
 LOOK = 0.05  # seconds; the proxy writes its figures every 0.1 s

@@ -34,6 +34,7 @@ def assert_right(vm, lines: list[str]) -> None:
     assert any("mirroring" in line for line in lines), lines
 
 
+@pytest.mark.measuring
 def test_file_gets_whole_lines_in_time(mover):
     vm = mover().create(DISKS)
     play = vm.controller.start("migrate", extra=vm.extra(move_limits=SLOW))
