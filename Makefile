@@ -210,19 +210,20 @@ sanity: venv ## ansible-test sanity in a copied tree, without any ignore file
 	@$(PY) tests/sanity.py
 
 .PHONY: e2e
-e2e: e2e-websocket e2e-direct measuring ## Migrations of real guests between two clusters of the lab
+e2e: e2e-certified e2e-bare measuring ## Migrations of real guests between two clusters of the lab
 
-# What takes no notice of other load, in two halves that can run beside each other, each with a lab of its own.
-DIRECT := tests/e2e/test_certificates.py tests/e2e/test_direct*.py tests/e2e/test_qemu_tcp.py
+# What takes no notice of other load, in two halves that can run beside each other, each with a lab of its own: only the
+# nodes of one get certificates.
+CERTIFIED := $(addprefix tests/e2e/test_,certificates.py direct*.py integration_targets.py)
 QUICK := not measuring and not mixed and not slow
 
-.PHONY: e2e-websocket
-e2e-websocket: packages venv
-	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(DIRECT:%=--ignore-glob '$(CURDIR)/%') tests/e2e
+.PHONY: e2e-certified
+e2e-certified: packages venv
+	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(CERTIFIED)
 
-.PHONY: e2e-direct
-e2e-direct: packages venv
-	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(DIRECT)
+.PHONY: e2e-bare
+e2e-bare: packages venv
+	@$(PYTEST) $(REPORT) -m '$(QUICK)' $(CERTIFIED:%=--ignore-glob '$(CURDIR)/%') tests/e2e
 
 .PHONY: measuring
 measuring: packages-trees venv ## Bounds of the guest's pauses, of queues and memory; nothing else may run meanwhile

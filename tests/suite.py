@@ -28,8 +28,8 @@ LANES = (
         "house", "lint-python", "lint-yaml", "lint-reuse", "lint-changelog", "types", "unit", "lint-docs",
         "lint-ansible", "sanity", "crash-few",
     ),
-    ("e2e-direct", "conformance", "molecule"),
-    ("e2e-websocket", "mixed", "pairs", "topologies"),
+    ("e2e-certified", "pairs", "conformance"),
+    ("e2e-bare", "mixed", "molecule", "topologies"),
 )  # fmt: skip
 ALONE = ("measuring",)
 
