@@ -32,7 +32,8 @@ def test_running_vm_moves_over_tls(mover, certificates):
     assert_changes_nothing(migrate(vm, ["tls"]))
 
 
-@pytest.mark.parametrize("transport", ["tls", "qemu-tls"])
+# With qemu-tls they take the ways that test_running_vm_moves_with_the_tls_of_qemu and the case of tls show.
+@pytest.mark.parametrize("transport", ["tls", pytest.param("qemu-tls", marks=pytest.mark.slow)])
 def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates, transport):
     disks = [
         Disk("scsi0", "fast", 64),
@@ -78,6 +79,7 @@ def test_clear_text_is_refused_unless_proven_and_accepted(mover, certificates):
     assert_refused(vm, migrate(vm, ["tcp"]))
 
 
+@pytest.mark.slow  # the same as test_running_vm_moves_over_ipv6, which `make e2e` has
 def test_running_vm_moves_in_the_clear_over_a_proven_network(mover, certificates):
     vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16)])
     run = vm.controller.run("migrate", extra=over(vm, "tcp")).expect(0)

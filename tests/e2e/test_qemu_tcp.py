@@ -94,6 +94,7 @@ def test_released_target_is_refused_by_its_own_word_and_nothing_is_left(mover):
     assert "lock_taken" not in [record["kind"] for record in vm.records()]
 
 
+@pytest.mark.slow  # as in test_direct; what the reason is, test_released_target_... asserts
 def test_next_listed_transport_is_taken_and_the_reason_told(mover):
     vm = mover().create()
     run = migrate(vm, ["qemu-tcp", "websocket"]).expect(0)
@@ -133,6 +134,7 @@ def test_check_mode_reserves_nothing_and_says_what_is_open(mover, patched):
     vm.assert_nothing_on_target()
 
 
+@pytest.mark.slow  # the same verdict as that of test_target_without_root_...
 def test_network_in_which_the_target_is_not_is_refused(mover, patched):
     vm = mover().create()
     run = migrate(vm, incoming={"network": "10.99.0.0/24", "outside": ["localhost"]})
