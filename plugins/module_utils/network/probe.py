@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Optional, Sequence, Set, Tuple
 
 from .addresses import ADDR_COMMAND, Address, parse_links
 from .checks import NodeFacts
