@@ -23,7 +23,7 @@ from ..proxmox.tunnel import Tunnel
 from ..qemu.monitor import Monitor
 from ..transport import tls, websocket
 from ..transport.errors import TlsFailed
-from ..transport.interface import DirectSettings, Kind, PlainSettings, StreamPlan
+from ..transport.interface import DirectSettings, Kind, PlainSettings
 from ..transport.policy import Rejection
 from ..transport.pump_handle import PumpHandle
 from . import places
@@ -286,7 +286,8 @@ def real_world(spec: Spec, migration_id: str, known: Mapping[str, str], program:
         listen = None if export is not None else socket_path(name)
         input_fd = export.fileno() if export is not None else None
         settings = websocket.settings(
-            StreamPlan(name, kind, remote),
+            name,
+            kind,
             endpoint,
             target.tunnel_path(vmid, ticket, remote),
             listen=listen,

@@ -22,11 +22,9 @@ __all__ = [
     "HaResource",
     "NodeFiles",
     "ReplicationJob",
-    "StorageDefinition",
     "parse_ha_resources",
     "parse_replication",
     "parse_sections",
-    "parse_storages",
 ]
 
 _MAX_FILE = 4 * 1024 * 1024
@@ -60,18 +58,6 @@ class ReplicationJob:
     id: str
     vmid: int
     target: str
-
-
-@dataclass(frozen=True)
-class StorageDefinition:
-    """A storage of the cluster; ``nodes`` is empty when it is for all nodes."""
-
-    id: str
-    type: str
-    path: str
-    nodes: List[str]
-    disabled: bool
-    properties: Mapping[str, str]
 
 
 def parse_sections(text: str, name: str) -> List[ConfigSection]:
@@ -111,21 +97,6 @@ def parse_replication(text: str) -> List[ReplicationJob]:
             _unreadable("replication.cfg", f"a job has no VMID: {printable(block.id, 40)!r}")
         found.append(ReplicationJob(block.id, int(vmid), block.properties.get("target", "")))
     return found
-
-
-def parse_storages(text: str) -> Dict[str, StorageDefinition]:
-    """Of ``storage.cfg``, by id."""
-    return {
-        block.id: StorageDefinition(
-            id=block.id,
-            type=block.type,
-            path=block.properties.get("path", ""),
-            nodes=[node for node in re.split(r"[,;\s]+", block.properties.get("nodes", "")) if node],
-            disabled="disable" in block.properties and block.properties["disable"] != "0",
-            properties=dict(block.properties),
-        )
-        for block in parse_sections(text, "storage.cfg")
-    }
 
 
 class NodeFiles:
@@ -186,9 +157,9 @@ class NodeFiles:
         """Replication jobs of a VM."""
         return [job for job in parse_replication(self._text("etc/pve/replication.cfg")) if job.vmid == vmid]
 
-    def storages(self) -> Dict[str, StorageDefinition]:
-        """Storages of the cluster."""
-        return parse_storages(self._text("etc/pve/storage.cfg"))
+    def storages(self) -> Dict[str, ConfigSection]:
+        """Storages of the cluster, by id."""
+        return {block.id: block for block in parse_sections(self._text("etc/pve/storage.cfg"), "storage.cfg")}
 
     def volume_inactive(self, volid: str) -> bool:
         """Whether a volume of LVM has no device node, as those of a stopped VM: nothing can read it then."""

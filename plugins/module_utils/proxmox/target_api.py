@@ -94,7 +94,6 @@ class VmStatus:
         lock: Lock word, empty without one.
         genuine: True when QMP answered for it: ``running-qemu`` is there and the answer took less than 2 s.
         machine: Machine version the running QEMU reports.
-        hastate: State as HA resource, empty when HA does not manage it.
     """
 
     status: str
@@ -102,7 +101,6 @@ class VmStatus:
     lock: str
     genuine: bool
     machine: str = ""
-    hastate: str = ""
 
     @classmethod
     def parse(cls, raw: Any, seconds: float) -> "VmStatus":
@@ -113,15 +111,12 @@ class VmStatus:
             raise _malformed("status/current", "status", status)
         has_qemu = bool(fields.get("running-qemu"))
         qmpstatus = _optional(fields, "qmpstatus", "status/current") or status
-        managed = fields.get("ha")
-        hastate = managed.get("state") if isinstance(managed, Mapping) else ""
         return cls(
             status=status,
             qmpstatus=qmpstatus,
             lock=_optional(fields, "lock", "status/current"),
             genuine=has_qemu and seconds < _GENUINE_WITHIN,
             machine=_optional(fields, "running-machine", "status/current"),
-            hastate=hastate if isinstance(hastate, str) else "",
         )
 
     @property
@@ -132,13 +127,12 @@ class VmStatus:
 
 @dataclass(frozen=True)
 class VmResource:
-    """One VM of the cluster's list; ``hastate`` is empty when it is no HA resource."""
+    """One VM of the cluster's list."""
 
     vmid: int
     node: str
     name: str
     status: str
-    hastate: str
     template: bool = False
 
     @classmethod
@@ -148,7 +142,7 @@ class VmResource:
         vmid = fields.get("vmid")
         if not isinstance(vmid, int) or isinstance(vmid, bool):
             raise _malformed("cluster/resources", "vmid", vmid)
-        text = {key: _optional(fields, key, "cluster/resources") for key in ("node", "name", "status", "hastate")}
+        text = {key: _optional(fields, key, "cluster/resources") for key in ("node", "name", "status")}
         return cls(vmid=vmid, template=bool(fields.get("template")), **text)
 
 

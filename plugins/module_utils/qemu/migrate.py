@@ -82,8 +82,6 @@ class MigrationInfo:
     bandwidth: int = 0
     passes: int = 0
     downtime_ms: Optional[int] = None
-    expected_downtime_ms: Optional[int] = None
-    total_time_ms: Optional[int] = None
     error: Optional[str] = None
 
     @classmethod
@@ -107,8 +105,6 @@ class MigrationInfo:
             bandwidth=int(_float(ram, "mbps") * 1e6 / 8),
             passes=number(ram, "dirty-sync-count"),
             downtime_ms=optional_number(reply, "downtime"),
-            expected_downtime_ms=optional_number(reply, "expected-downtime"),
-            total_time_ms=optional_number(reply, "total-time"),
             error=optional_text(reply, "error-desc"),
         )
 

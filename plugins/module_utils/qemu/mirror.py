@@ -119,7 +119,7 @@ def delete_node(node: str) -> Dict[str, Any]:
 
 @dataclass(frozen=True)
 class BlockJob:
-    """One entry of ``query-block-jobs``; offset, len in bytes, speed in bytes/s (0 = no limit)."""
+    """One entry of ``query-block-jobs``; offset, len in bytes."""
 
     id: str
     type: str
@@ -128,7 +128,6 @@ class BlockJob:
     len: int
     ready: bool
     actively_synced: Optional[bool]  # None before QEMU 8.2
-    speed: int = 0
     error: Optional[str] = None
 
     @property
@@ -158,7 +157,6 @@ class BlockJob:
             len=number(entry, "len"),
             ready=entry.get("ready") is True,
             actively_synced=synced if isinstance(synced, bool) else None,
-            speed=number(entry, "speed"),
             error=optional_text(entry, "error"),
         )
 

@@ -115,15 +115,13 @@ class Ledger:
 
     Feed :meth:`client` with what QEMU sends and :meth:`server` with what the target sends, in the order in
     which they pass the pump. Attributes: ``acknowledged`` written bytes with a good answer, ``in_flight``
-    written bytes without an answer, ``failures`` requests answered with an error, ``transmitting``.
+    written bytes without an answer, ``transmitting``.
     """
 
     def __init__(self) -> None:
         self.acknowledged = 0
         self.in_flight = 0
-        self.failures = 0
         self.transmitting = False
-        self.disconnected = False
         self._open: Dict[int, Request] = {}
         self._errors: Dict[int, bool] = {}
         self._asked: Optional[float] = None
@@ -212,7 +210,6 @@ class Ledger:
 
     def _request(self, command: int, cookie: int, length: int, payload: int) -> int:
         if command == COMMAND_DISCONNECT:  # never answered
-            self.disconnected = True
             return 0
         if cookie in self._open or len(self._open) >= MAX_OPEN:
             raise _invalid("QEMU has too many requests open or uses one cookie twice")
@@ -289,7 +286,6 @@ class Ledger:
         if request.command == COMMAND_WRITE:
             self.in_flight -= request.payload
             self.acknowledged += 0 if failed else request.payload
-        self.failures += failed
         self._server.expect(4, self._server_magic)
         return request
 

@@ -51,7 +51,6 @@ class Event:
 
     name: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0  # QEMU's wall clock
 
 
 Message = Union[Greeting, Reply, Failure, Event]
@@ -117,13 +116,10 @@ class Codec:
         return Failure(self._identity(raw), str(error.get("class", "GenericError")), str(error.get("desc", "")))
 
     def _event(self, raw: Dict[str, Any]) -> Event:
-        name, data, stamp = raw["event"], raw.get("data", {}), raw.get("timestamp", {})
-        if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(stamp, dict):
+        name, data = raw["event"], raw.get("data", {})
+        if not isinstance(name, str) or not isinstance(data, dict):
             raise self._invalid("an event has an unknown shape")
-        seconds, micro = stamp.get("seconds", 0), stamp.get("microseconds", 0)
-        if not isinstance(seconds, int) or not isinstance(micro, int):
-            raise self._invalid("an event carries no time")
-        return Event(name, data, seconds + micro / 1e6)
+        return Event(name, data)
 
     def _identity(self, raw: Dict[str, Any]) -> Optional[str]:
         identity = raw.get("id")

@@ -99,11 +99,8 @@ class BlockDevice:
 
     device: str  # the legacy device name; empty for disks made with -blockdev (Proxmox machine >= 10.0)
     node: str  # the node on top of the medium
-    qdev: str  # the guest device's id or path
-    driver: str  # image format
     file: str
     virtual_size: int  # bytes
-    read_only: bool
 
     @property
     def mirror_source(self) -> str:
@@ -128,11 +125,8 @@ class BlockDevice:
         return cls(
             device=text(entry, "device", ""),
             node=text(inserted, "node-name", ""),
-            qdev=text(entry, "qdev", ""),
-            driver=str(image.get("format", "")) or text(inserted, "drv", ""),
             file=text(inserted, "file", ""),
             virtual_size=size,
-            read_only=inserted.get("ro") is True,
         )
 
     @classmethod

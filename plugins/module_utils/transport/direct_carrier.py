@@ -94,7 +94,7 @@ class Carrier:
         self._peer_ended = False
         self._delivered = False
         self._first_end: Optional[EndReason] = None
-        self._sent = self._received = 0
+        self._sent = 0
         self._due = clock()
         self._gather_due = _NEVER  # when to read what has come, although poll() shows nothing
         if self._is_bulk:
@@ -298,7 +298,6 @@ class Carrier:
             return
         self._gather(size, now)
         if data:
-            self._received += size
             self._deliver(data, now)
         self._settle()
 

@@ -289,7 +289,7 @@ class _Source(Carrier):
             self._finish(EndReason.PARENT_GONE, False)
         if now >= self._stats_due:
             self._stats_due = now + STATS_INTERVAL
-            self._channel.tell_stats({**books.stats(), "pong_age_s": round(now - guard.heard_at, 3)})
+            self._channel.tell_stats(books.stats())
 
     def _commands(self, now: float) -> None:
         for command in self._channel.commands():

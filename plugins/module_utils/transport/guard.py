@@ -112,7 +112,6 @@ class Guard(GuestGuard):
         self._covering = 1  # number of the first ping that went out after the last data
         self._pinged = now
         self._silent_since: Optional[float] = None  # None: nothing is in flight
-        self.pong_at: Optional[float] = None
 
     # What happened.
 
@@ -139,7 +138,6 @@ class Guard(GuestGuard):
         number = int.from_bytes(payload, "big") if len(payload) == 8 else 0
         if not 0 < number <= self._pings:
             return  # no answer to us: no proof of life in our direction
-        self.pong_at = now
         done = number >= self._covering and not self._held
         self._silent_since = None if done or self._silent_since is None else now
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: may change at any time.
-"""What the worker and a transport say to each other: the plan of a stream, settings, events, the end.
+"""What the worker and a transport say to each other: settings, events, the end.
 
 One pump process carries one stream. It gets one line of settings on stdin, then commands; it tells events on
 stdout; all are JSON objects, one per line. The secret travels beside the settings, never in an argument list.
@@ -28,7 +28,6 @@ __all__ = [
     "PumpEvent",
     "PumpSettings",
     "Settings",
-    "StreamPlan",
     "kind_of",
 ]
 
@@ -51,15 +50,6 @@ def kind_of(stream: str) -> Optional[Kind]:
 
 
 OPAQUE_KINDS = (Kind.RAM, Kind.NBD)  # what QEMU can encrypt itself; an import comes from an exporter
-
-
-@dataclass(frozen=True)
-class StreamPlan:
-    """One byte stream of a migration."""
-
-    name: str  # "ram", "scsi0", "import-tpmstate0": unique within the migration, used in file names
-    kind: Kind
-    remote_socket: str  # UNIX socket on the target node
 
 
 class EventName(enum.Enum):
@@ -138,7 +128,7 @@ _Settings = TypeVar("_Settings", bound="Settings")
 class Settings:
     """The first line of a pump; what each plane must know beside is in the subclasses. The secret is never a field."""
 
-    name: str
+    name: str  # "ram", "scsi0", "import-tpmstate0": unique within the migration, used in file names
     kind: Kind
 
     def to_line(self, secret: str) -> bytes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import socket
 import stat
 from typing import List, Optional
@@ -72,8 +71,6 @@ class Listener:
 class SocketEnd:
     """QEMU's connection, both directions."""
 
-    interest = select.POLLIN
-
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket = connection
@@ -125,7 +122,6 @@ class SocketEnd:
 class InputEnd:
     """The reading end of an exporter's pipe; nothing goes back."""
 
-    interest = select.POLLIN
     pending = 0
     consumed = 0
 

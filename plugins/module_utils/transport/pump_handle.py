@@ -32,8 +32,6 @@ class PumpHandle:
         in_flight: bytes sent and not acknowledged.
         acknowledged_rate: bytes/s that the target took (NBD), 0 while nothing is known.
         busy_s: seconds in which written bytes were waiting for an answer (NBD).
-        pong_age_s: seconds since the target's proxy last answered a ping, or the other worker last said anything;
-            None before the first time.
         peer: direct transports: who is at the other end (name, address, local_address, cipher), None until it stands.
         announced: bytes that an import's header promised, once the pump has ended.
         draining: the local end has finished; what was sent is still on its way.
@@ -48,11 +46,9 @@ class PumpHandle:
         self.process = process
         self.sent = self.received = self.acknowledged = self.in_flight = self.acknowledged_rate = 0
         self.busy_s = 0.0
-        self.pong_age_s: Optional[float] = None
         self.announced: Optional[int] = None
         self.peer: Optional[Mapping[str, Any]] = None
         self.listening = False
-        self.attached = False
         self.draining = False
         self.ended: Optional[PumpEnd] = None
         self._clock = clock
@@ -209,17 +205,13 @@ class PumpHandle:
         for name in ("sent", "received", "acknowledged", "in_flight", "acknowledged_rate", "busy_s", "announced"):
             if name in facts:
                 setattr(self, name, facts[name])
-        if event.name is EventName.STATS:
-            self.pong_age_s = facts.get("pong_age_s")
-        elif event.name is EventName.STANDING:
+        if event.name is EventName.STANDING:
             self.peer = dict(facts.get("peer") or {})
         elif event.name is EventName.LISTENING:
             self.listening = True
-        elif event.name is EventName.ATTACHED:
-            self.attached = True
         elif event.name is EventName.DRAINING:
             self.draining = True
-        else:
+        elif event.name is EventName.ENDED:
             reason = EndReason(facts.get("reason", EndReason.DIED.value))
             detail, code = (str(facts.get(name) or "") for name in ("detail", "code"))
             self._close(PumpEnd(reason, facts.get("clean") is True, detail, code))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 crosscluster contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: may change at any time.
-"""The websocket plane: from the plan of a stream to the settings of the pump that carries it. Pure."""
+"""The websocket plane: the settings of the pump that carries a stream. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Mapping, Optional
 
 from ..errors import Side
 from .errors import SettingsInvalid
-from .interface import Kind, PumpSettings, StreamPlan
+from .interface import Kind, PumpSettings
 
 __all__ = ["NAME", "settings"]
 
@@ -21,7 +21,8 @@ DRAIN_SECONDS = {Kind.RAM: 10.0, Kind.NBD: 10.0, Kind.IMPORT: 3600.0}
 
 
 def settings(
-    plan: StreamPlan,
+    name: str,
+    kind: Kind,
     endpoint: Any,
     path: str,
     *,
@@ -33,9 +34,10 @@ def settings(
     """The settings of one pump.
 
     Args:
-        plan: The stream.
+        name: Of the stream.
+        kind: What it carries.
         endpoint: The :class:`~..proxmox.endpoint.Endpoint` of the target node (or a mapping of its fields).
-        path: Path and query of the upgrade, with a ticket for ``plan.remote_socket`` taken just now.
+        path: Path and query of the upgrade, with a ticket for the target's socket taken just now.
         listen: UNIX socket for QEMU, in a directory that only root can enter (RAM, NBD).
         input_fd: Descriptor of the exporter's output (IMPORT).
         rate: bytes/s; None is no limit (NBD is clocked by the mirror's buffer).
@@ -44,18 +46,18 @@ def settings(
     Raises:
         SettingsInvalid: PUMP_SETTINGS, socket and descriptor do not fit the kind of stream.
     """
-    if (plan.kind is Kind.IMPORT) != (input_fd is not None) or (plan.kind is Kind.IMPORT) == (listen is not None):
+    if (kind is Kind.IMPORT) != (input_fd is not None) or (kind is Kind.IMPORT) == (listen is not None):
         message = "RAM and NBD need a socket to listen on, an import a descriptor to read from"
-        raise SettingsInvalid(message, side=Side.SOURCE, object=plan.name)
+        raise SettingsInvalid(message, side=Side.SOURCE, object=name)
     fields: Mapping[str, Any] = endpoint if isinstance(endpoint, Mapping) else dataclasses.asdict(endpoint)
     return PumpSettings(
-        name=plan.name,
-        kind=plan.kind,
+        name=name,
+        kind=kind,
         endpoint=dict(fields),
         path=path,
         listen=listen,
         input_fd=input_fd,
         rate=rate,
         sized=sized,
-        drain_timeout=DRAIN_SECONDS[plan.kind],
+        drain_timeout=DRAIN_SECONDS[kind],
     )

@@ -417,9 +417,7 @@ class Pump:
             self._finish(EndReason.PARENT_GONE, False)
         if now >= self._stats_due:
             self._stats_due = now + STATS_INTERVAL
-            pong_at = self._guard.pong_at
-            age = None if pong_at is None else round(now - pong_at, 3)
-            self._channel.tell_stats({**self.books.stats(), "pong_age_s": age})
+            self._channel.tell_stats(self.books.stats())
 
     def _watch(self, now: float) -> None:
         """Ping when it is time, and ask the guard whether QEMU must be freed."""

@@ -59,7 +59,7 @@ class Target:
 
     def add(self, vmid, status, uuid=UUID, name="web01", node="beta1", description=""):
         self.vms[vmid] = Vm(node, status, {"smbios1": f"uuid={uuid}", "description": description})
-        self.listed.append(VmResource(vmid, node, name, "running", ""))
+        self.listed.append(VmResource(vmid, node, name, "running"))
 
     def _vm(self, vmid, node):
         for error in self.errors:

@@ -49,7 +49,7 @@ class Target:
     def add(self, vmid, status, uuid=UUID, name="web01"):
         self.vms[vmid] = status
         self.configs[vmid] = {"smbios1": f"uuid={uuid}"}
-        self.resources.append(VmResource(vmid, "beta1", name, status.status, ""))
+        self.resources.append(VmResource(vmid, "beta1", name, status.status))
 
 
 @pytest.fixture

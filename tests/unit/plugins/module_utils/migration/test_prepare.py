@@ -15,7 +15,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.migration.s
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.target_api import VmResource
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import EndReason, PumpEnd
 
-TAKEN = [VmResource(20000, "b1", "x", "running", ""), VmResource(20002, "b1", "y", "stopped", "")]
+TAKEN = [VmResource(20000, "b1", "x", "running"), VmResource(20002, "b1", "y", "stopped")]
 
 
 @pytest.mark.parametrize(

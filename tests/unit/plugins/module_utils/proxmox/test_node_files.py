@@ -90,16 +90,15 @@ def test_replication_jobs_of_a_vm(node):
     assert NodeFiles(str(node)).replication_jobs(100) == [node_files.ReplicationJob("100-0", 100, "a2")]
 
 
-def test_storages_of_the_cluster():
+def test_storages_of_the_cluster(node):
     text = (
         "dir: local\n\tpath /var/lib/vz\n\tcontent iso,images\n\n# x\n"
         "lvmthin: fast\n\tvgname pve\n\tnodes a1,a2\n\tdisable\n"
     )
-    found = node_files.parse_storages(text)
-    assert (found["local"].type, found["local"].path, found["local"].nodes, found["local"].disabled) == (
-        "dir", "/var/lib/vz", [], False,
-    )  # fmt: skip
-    assert (found["fast"].nodes, found["fast"].disabled) == (["a1", "a2"], True)
+    write(node, "etc/pve/storage.cfg", text)
+    found = NodeFiles(str(node)).storages()
+    assert (found["local"].type, found["local"].properties["path"]) == ("dir", "/var/lib/vz")
+    assert found["fast"].properties == {"vgname": "pve", "nodes": "a1,a2", "disable": "1"}
 
 
 @pytest.mark.parametrize("text", ["garbage\n", "\tpath /x\n", "dir local\n", "dir: a b\n"], ids=repr)

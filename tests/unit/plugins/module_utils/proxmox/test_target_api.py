@@ -165,7 +165,7 @@ CURRENT = {
 def test_vm_status_is_genuine_when_qmp_answered():
     target, _session = api({"GET nodes/b1/qemu/200/status/current": CURRENT}, step=0.02)
     found = target.vm_status(200)
-    assert found == VmStatus("running", "running", "migrate", True, "q35", "")
+    assert found == VmStatus("running", "running", "migrate", True, "q35")
     assert found.runs
 
 
@@ -219,8 +219,8 @@ def test_vm_resources_are_the_virtual_machines():
     ]
     target, _session = api({"GET cluster/resources": raw})
     assert target.vm_resources() == [
-        target_api.VmResource(100, "b1", "a", "running", "ignored"),
-        target_api.VmResource(102, "b1", "", "stopped", "", True),
+        target_api.VmResource(100, "b1", "a", "running"),
+        target_api.VmResource(102, "b1", "", "stopped", True),
     ]
 
 

@@ -22,7 +22,7 @@ LINES = (
 MESSAGES = [
     qmp.Greeting({"qemu": {"micro": 3, "minor": 1, "major": 11}, "package": ""}),
     qmp.Reply("a", {}),
-    qmp.Event("STOP", {}, 12.5),
+    qmp.Event("STOP", {}),
     qmp.Failure("b", "GenericError", "no"),
 ]
 
@@ -46,9 +46,8 @@ def test_codec_raises_nothing_but_its_own_error(data):
 @pytest.mark.parametrize(
     "line",
     [b"[]", b"1", b"{}", b"{", b'{"event": 1}', b'{"event": "X", "data": 1}', b'{"error": 1}',
-     b'{"return": 1, "id": 2}',
-     b'{"event": "X", "timestamp": {"seconds": "1"}}', b"[" * 100000],
-    ids=["list", "number", "empty", "cut", "event-number", "event-data", "error-number", "foreign-id", "time", "deep"],
+     b'{"return": 1, "id": 2}', b"[" * 100000],
+    ids=["list", "number", "empty", "cut", "event-number", "event-data", "error-number", "foreign-id", "deep"],
 )  # fmt: skip
 def test_codec_refuses_what_is_no_message(line):
     with pytest.raises(QmpInvalid):

@@ -294,7 +294,6 @@ def test_statistics_say_what_was_acknowledged(certificate: Any, short: Path) -> 
     while facts.get("acknowledged") != 100000:
         facts = runner.wait(EventName.STATS)
     assert facts["in_flight"] == 0
-    assert facts["pong_age_s"] < 1.5
     client.close()
     runner.end()
     assert EndReason(runner.seen[-1].facts["reason"]) is EndReason.LOCAL_EOF
