@@ -63,7 +63,6 @@ def commit(context: Context) -> Outcome:
         return _resume_over_control(context)
     tunnel = context.require_tunnel()
     context.resume_sent = True
-    context.resumed_at = clock.monotonic()
     try:
         tunnel.resume()
     except CommandRefused as error:
@@ -76,7 +75,6 @@ def commit(context: Context) -> Outcome:
 
 def _resume_over_control(context: Context) -> Outcome:
     """The incoming worker does as root what no token can; it looks itself whether the task has ended."""
-    context.resumed_at = context.world.clock.monotonic()
     direct.resume(context)
     context.resume_answered = True
     context.measure_pause()

@@ -68,7 +68,6 @@ class Context:
         self.intent_at: Optional[float] = None
         self.checked_at: Optional[float] = None  # when the look at both sides began that the intent rests on
         self.stopped_at: Optional[float] = None
-        self.resumed_at: Optional[float] = None
         self.waiting_since: Optional[float] = None
         self.stuck_since: Optional[float] = None  # since when a step is tried again and again in its phase
         self.stuck_error: Optional[Dict[str, Any]] = None  # why, as long as it is
