@@ -17,7 +17,7 @@ import pytest
 from e2e.direct import assert_nobody_listens, over, rooted
 from e2e.moves import assert_changes_nothing
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DOMAIN = "brought"
 REHEARSE = Path(__file__).with_name("rehearse.yml")
@@ -127,7 +127,7 @@ def test_brought_ca_gives_way_to_another_and_a_revoked_node_stays_out(domain):
 
 
 def test_move_that_the_certificates_do_not_outlast_is_refused_before_the_first_write(mover, certificates):
-    vm = mover().create(watch=False)
+    vm = mover().create(watch=False, guest=False)
     run = vm.controller.run("migrate", extra=over(vm, "tls", move_limits={"deadline": "30 h"}))
     assert run.status != 0
     assert {"NO_TRANSPORT_USABLE", "CREDENTIALS_UNUSABLE"} <= run.codes

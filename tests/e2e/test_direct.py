@@ -51,7 +51,7 @@ def test_volumes_beside_the_disks_travel_the_same_way(mover, certificates, trans
 
 def test_one_transport_means_no_fall_back(mover, certificates):
     """A firewall in front of the ports: found before anything is written on either side, and named."""
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     rule = "add table inet wall; add chain inet wall in { type filter hook input priority 0; }; "
     rule += "add rule inet wall in tcp dport 60100-60149 drop"
     vm.target_host.run(["nft", rule])
@@ -75,7 +75,7 @@ def test_next_listed_transport_is_taken_and_said(mover, controller):
 
 
 def test_clear_text_is_refused_unless_proven_and_accepted(mover, certificates):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     assert_refused(vm, migrate(vm, ["tcp"]))
 
 
@@ -106,7 +106,7 @@ def test_network_that_changes_behind_its_proof_is_found_before_any_write(mover, 
 
 
 def test_check_mode_says_that_clear_text_is_subject_to_the_proof(mover, certificates):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     network = {"network": str(vm.target_host.addresses.migration4.network)}
     wanted = {"migrate_vm_incoming": network, "migrate_vm_clear_text": ACCEPTED}
     run = migrate(vm, ["tcp"], "--check", **wanted).expect(0)

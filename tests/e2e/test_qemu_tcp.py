@@ -68,7 +68,7 @@ def test_running_vm_moves_to_listeners_of_the_targets_qemu(mover, patched):
 
 
 def test_target_without_root_is_refused_unless_a_verdict_is_there(mover, patched):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     assert why_refused(vm, migrate(vm, clusters=full(vm, root=False))) == "NETWORK_NOT_PROVEN"
 
 
@@ -87,7 +87,7 @@ def test_verdict_of_somebody_who_may_look_around_serves(mover, patched):
 
 
 def test_released_target_is_refused_by_its_own_word_and_nothing_is_left(mover):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     run = migrate(vm)
     assert why_refused(vm, run) == "CAPABILITY_MISSING"
     assert vm.target_host.node in run.output
@@ -107,20 +107,20 @@ def test_next_listed_transport_is_taken_and_the_reason_told(mover):
 
 
 def test_token_needs_the_right_to_modify_the_target(mover, patched):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     run = migrate(vm, clusters=rooted(vm.controller)["crosscluster_clusters"])
     assert why_refused(vm, run) == "PRIVILEGE_MISSING"
     assert "reserving" not in [record["kind"] for record in vm.records()]
 
 
 def test_clear_text_that_nobody_accepts_is_refused_before_any_write(mover, patched):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     assert why_refused(vm, migrate(vm, accepted={})) == "CLEAR_TEXT_NOT_ACCEPTED"
     assert vm.records() == []
 
 
 def test_check_mode_reserves_nothing_and_says_what_is_open(mover, patched):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     run = vm.migrate(
         "--check",
         migrate_vm_transports=["qemu-tcp"],
@@ -136,7 +136,7 @@ def test_check_mode_reserves_nothing_and_says_what_is_open(mover, patched):
 
 @pytest.mark.slow  # the same verdict as that of test_target_without_root_...
 def test_network_in_which_the_target_is_not_is_refused(mover, patched):
-    vm = mover().create()
+    vm = mover().create(watch=False, guest=False)
     run = migrate(vm, incoming={"network": "10.99.0.0/24", "outside": ["localhost"]})
     assert why_refused(vm, run) == "NETWORK_NOT_PROVEN"
 
