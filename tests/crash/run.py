@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from e2e.controller import Controller, Play, PlayFailed, Run
-from e2e.moves import ENDS, Mover
+from e2e.moves import EAGER, ENDS, Mover
 from e2e.runner import RunnerPlay
 from e2e.sides import STORAGES, Side
 
@@ -158,7 +158,7 @@ class Trial:
         scene, case = self.scene, self.case
         if self._uses_pool():
             scene.mover.target_vmid = next_free(scene.target_host)
-        scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96)
+        scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96, guest_words=EAGER)
         if case.blow in PREPARATIONS:
             PREPARATIONS[case.blow](scene)
         if case.moment is None:

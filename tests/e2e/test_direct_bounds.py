@@ -18,7 +18,7 @@ import pytest
 
 from e2e.controller import Controller
 from e2e.direct import assert_nobody_listens, certify, over, patched
-from e2e.moves import Mover
+from e2e.moves import EAGER, Mover
 from e2e.test_guard import SLOW, Silence, failed_because, first_beat_after, phase, until
 from lab import faults
 from lab.instance import Lab
@@ -123,7 +123,7 @@ def test_fault_in_the_device_phase_frees_the_guest(mover, certificates, record_p
 @pytest.mark.parametrize("transport", ["qemu-tls", "tls"])
 def test_target_that_is_silent_in_the_handshake_of_the_ram(mover, certificates, record_property, transport):
     """Its QEMU stands still when the source's QEMU connects. Without QEMU's TLS nothing waits for it."""
-    vm = mover().create([])
+    vm = mover().create([], guest_words=EAGER)
     asked = held_back(vm, "bwlimit", HELD_BACK)
     play = vm.controller.start("migrate", extra=over(vm, transport))
     until(lambda: phase(vm) == "precopy" and asked(), "the RAM", play)
@@ -243,7 +243,7 @@ WRITES = cases(STOPPED_WRITE_BOUND, [("tls", silent_network)])
 @pytest.mark.mixed
 @pytest.mark.parametrize(("transport", "fault", "bound"), WRITES)
 def test_writes_that_wait_for_the_target_are_freed(modern_mover, record_property, transport, fault, bound):
-    vm = modern_mover().create([Disk()])
+    vm = modern_mover().create([Disk()], guest_words=EAGER)
     with patched(vm.target_host, transport):
         play = vm.controller.start("migrate", extra=over(vm, transport, move_limits=SLOW))
         before = until(lambda: phase(vm) == "precopy" and sent(vm.source_host), "the RAM", play)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from e2e.controller import Controller
-from e2e.moves import Mover
+from e2e.moves import EAGER, Mover
 from e2e.sides import journals_of, process_ids
 from lab import faults
 from lab.api import stats
@@ -95,7 +95,7 @@ def first_beat_after(guest, moment: float) -> float:
 
 def test_silence_in_the_device_phase_frees_the_guest(mover, record_property):
     """RAM is silent when the last of it is handed over; then all of the network is."""
-    vm = mover().create()
+    vm = mover().create(guest_words=EAGER)
     root, name = vm.target_host.root, f"nbdstop-{vm.vmid}"
     faults.set(root, "reply_delay", name=name, command="nbdstop", seconds=HELD_BACK, count=1, vmid=vm.vmid)
     struck = Path(root + faults.DIRECTORY, name + ".json")
@@ -117,7 +117,7 @@ def test_silence_in_the_device_phase_frees_the_guest(mover, record_property):
 
 def test_silence_while_disks_are_mirrored_ends_the_stream(mover, record_property):
     """The pump ends by itself, the guest goes on and writes, and the result says what happened to which disk."""
-    vm = mover().create([Disk(fill_mib=48)])
+    vm = mover().create([Disk(fill_mib=48)], guest_words=EAGER)
     play = vm.controller.start("migrate", extra=vm.extra(move_limits=SLOW))
     until(lambda: carried(vm.target_host, "nbd", vm.vmid) > 8 << 20, "the mirror", play)
     assert process_ids(vm.source_host, "worker.pyz", " pump")
@@ -162,7 +162,7 @@ def modern_mover(modern, tmp_path):
 
 @pytest.mark.mixed
 def test_silence_while_writes_wait_frees_them(modern_mover, record_property):
-    vm = modern_mover().create([Disk(fill_mib=8)])
+    vm = modern_mover().create([Disk(fill_mib=8)], guest_words=EAGER)
     play = vm.controller.start("migrate", extra=vm.extra(move_limits=SLOW))
     until(lambda: phase(vm) == "precopy", "the RAM", play)
     until(lambda: carried(vm.target_host, "ram", vm.vmid) > 1 << 20, "the RAM", play)
