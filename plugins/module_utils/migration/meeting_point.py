@@ -80,7 +80,7 @@ class MeetingPoint:
             own_address=_address("incoming.own_address", raw.get("own_address")),
             domain=str(raw.get("domain", "")),
             rejected=_rejections(raw.get("rejected") or {}),
-            limits={str(key): float(value) for key, value in (raw.get("limits") or {}).items()},
+            limits=_limits(raw.get("limits") or {}),
             network=Verdict.parse(raw["network"]).to_dict() if raw.get("network") else {},
             clear_text=_statement(clear_text or raw.get("clear_text")),
         )
@@ -128,6 +128,13 @@ def _statement(raw: Any) -> Dict[str, str]:
     return {"accepted_by": statement.accepted_by, "until": statement.until.isoformat()}
 
 
+def _limits(raw: Any) -> Dict[str, float]:
+    try:
+        return {str(name): float(seconds) for name, seconds in raw.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise SpecInvalid("incoming.limits", raw, "numbers of seconds by name") from None
+
+
 def _rejections(raw: Any) -> Dict[str, Rejection]:
     try:
         return {str(name): Rejection(str(why["code"]), _why(why)) for name, why in raw.items()}
@@ -167,7 +174,7 @@ def available(
         "qemu-tls": point.rejected.get("qemu-tls")
         or _refused(point, "tls")
         or bad_credentials(point.credentials, "qemu-tls"),
-        "qemu-tcp": _no_proof(point, now, proof_follows) or _no_address(point),
+        "qemu-tcp": _no_proof(point, now, proof_follows),
         **{name: why for name, why in point.rejected.items() if name not in DIRECT},
     }
 
@@ -204,7 +211,7 @@ def _no_proof(point: MeetingPoint, now: float, proof_follows: bool) -> Optional[
     trust = verdict.trust_at(now)
     failed = any(check.state is State.FAILED for check in verdict.checks)
     if trust.clear_text_allowed or (proof_follows and not failed):
-        return _not_of_these(point, verdict)
+        return _not_of_these(point, verdict, proof_follows)
     if trust is not verdict.trust:
         age = int(now - verdict.checked_at)
         reason = f"the network {verdict.network} was found {verdict.trust.value} {age} s ago. Prove it anew"
@@ -222,28 +229,22 @@ def _first_trouble(verdict: Verdict) -> str:
     return "nobody vouches for it"
 
 
-def _not_of_these(point: MeetingPoint, verdict: Verdict) -> Optional[Rejection]:
-    """A verdict may have been given by hand: it must be about the two addresses that the streams will use.
+def _not_of_these(point: MeetingPoint, verdict: Verdict, proof_follows: bool) -> Optional[Rejection]:
+    """A verdict may have been given by hand: it must be about the two addresses that the streams will use, either way.
 
     Names of nodes are not compared: they are those of the inventory in which the verdict was made. In check mode an
     address may not have been seen; a proven network has exactly one of each node (check 2).
     """
     network = parse_network(verdict.network)
-    proven = {verdict.address_of(node) for node in (verdict.source, verdict.target)} - {None}
     for address in (point.own_address, point.address):
         if not address or not is_within(ipaddress.ip_address(address), network):
             what = address or "an address that is not told"
             return Rejection("NETWORK_NOT_PROVEN", f"{what} is not in the network to be proven, {network}")
-        if len(proven) == 2 and ipaddress.ip_address(address) not in proven:
-            between = " and ".join(sorted(map(str, proven)))
-            return Rejection("NETWORK_NOT_PROVEN", f"the proof is about {between}, not about {address}")
-    return None
-
-
-def _no_address(point: MeetingPoint) -> Optional[Rejection]:
-    """For listeners that prove nothing the address is all there is: it must be the one that the proof is about."""
-    verdict = Verdict.parse(point.network)
-    proven = verdict.address_of(verdict.target)
-    if proven is not None and proven == ipaddress.ip_address(point.address):
+    proven = {verdict.address_of(verdict.source), verdict.address_of(verdict.target)}
+    if proof_follows and None in proven:
         return None
-    return Rejection("NETWORK_NOT_PROVEN", f"the proof of {verdict.network} is not about the address {point.address}")
+    if proven == {ipaddress.ip_address(point.own_address), ipaddress.ip_address(point.address)}:
+        return None
+    between = " and ".join(sorted(str(address) for address in proven if address))
+    reason = f"the proof is about {between or 'no address'}, not about {point.own_address} and {point.address}"
+    return Rejection("NETWORK_NOT_PROVEN", reason)

@@ -37,6 +37,7 @@ from .checks import (
 from .errors import NetworkInvalid
 from .evidence import Answers, Check, Conversation, KnockOutcome, PacketSizes, Quality
 from .exchange import parse_key
+from .fields import name
 from .filtering import Door
 from .probe import Pair
 from .responder import Settings
@@ -102,13 +103,15 @@ def look(edge: World, options: Mapping[str, Any]) -> Dict[str, Any]:
 def listen(edge: World, options: Mapping[str, Any]) -> Dict[str, Any]:
     """Lets a responder live for a short time, and sees whether the filter guards it (check 9)."""
     own, peer = parse_address(options.get("own_address")), parse_address(options.get("peer_address"))
+    if own.version != peer.version:
+        raise _invalid("peer_address", f"{own} and {peer} are not of one version of IP")
     settings = Settings(
         responder_id=responder.parse_id(options.get("responder_id")),
         own_name=_name(options, "node"),
         peer_name=_name(options, "peer"),
         own=own,
         peer=peer,
-        interface=str(options.get("interface")),
+        interface=name("the option", options, "interface"),
         ports=parse_ports(options.get("ports", PORTS)),
         lifetime=_lifetime(options.get("lifetime")),
         key=parse_key(options.get("key")),

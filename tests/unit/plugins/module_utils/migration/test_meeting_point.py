@@ -73,6 +73,9 @@ def test_everything_is_there():
         ({"planes": ["tls"]}, {}, {"tls": None, "tcp": "INCOMING_REFUSES"}),
         ({"planes": ["tcp"]}, {}, {"tls": "INCOMING_REFUSES", "tcp": None}),
         ({}, {"clear_text": None}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
+        # Both are in the network, and the proof is about two other nodes of it.
+        ({"address": "10.77.0.3"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
+        ({"own_address": "10.77.0.3"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({}, {"clear_text": dict.fromkeys(ACCEPTED)}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
         ({}, {"clear_text": {**ACCEPTED, "until": "2000-01-01"}}, {"tls": None, "tcp": "CLEAR_TEXT_NOT_ACCEPTED"}),
         ({"network": {}}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
@@ -81,15 +84,14 @@ def test_everything_is_there():
         ({"address": "10.78.0.2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"address": "fd00::2"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"own_address": None}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
-        ({"own_address": "10.77.0.3"}, {}, {"tls": None, "tcp": "NETWORK_NOT_PROVEN"}),
         ({"own_address": "10.77.0.2", "address": "10.77.0.1"}, {}, {"tls": None, "tcp": None}),
         ({}, {"has_key": False}, {"tls": None, "tcp": "KEY_ABSENT"}),
         ({}, {"bad": Rejection("CREDENTIALS_UNUSABLE", "expired")}, {"tls": "CREDENTIALS_UNUSABLE", "tcp": None}),
         ({"rejected": {"tcp": {"code": "NO_PROOF", "reason": "x"}}}, {}, {"tls": None, "tcp": "NO_PROOF"}),
     ],
     ids=[
-        "no tcp", "no tls", "nobody accepts", "nobody named", "not any more", "no verdict", "untrusted", "old",
-        "peer elsewhere", "other family", "own address not told", "another pair of the network", "the way back",
+        "no tcp", "no tls", "nobody accepts", "another target", "another source", "nobody named", "not any more",
+        "no verdict", "untrusted", "old", "peer elsewhere", "other family", "own address not told", "the way back",
         "no key", "bad certificate", "controller knows",
     ],
 )  # fmt: skip
@@ -110,12 +112,15 @@ def test_what_is_missing_is_named(changes, other, expected):
         ({"network": verdict(at=NOW - 901)}, {}, "NETWORK_NOT_PROVEN"),
         ({"address": ""}, {}, "NETWORK_NOT_PROVEN"),
         ({"address": "10.77.0.3"}, {}, "NETWORK_NOT_PROVEN"),
+        ({"own_address": "10.77.0.3"}, {}, "NETWORK_NOT_PROVEN"),
+        ({"own_address": "10.77.0.2", "address": "10.77.0.1"}, {}, None),
         ({"rejected": {"qemu-tcp": {"code": "NO", "reason": "x"}}}, {}, "NO"),
         ({}, {}, None),
         ({}, {"has_key": False}, None),
     ],
     ids=[
         "nobody accepts", "not any more", "no verdict", "untrusted", "old", "no address", "another address",
+        "another source", "the other way",
         "controller knows", "proven", "nothing of ours listens",
     ],
 )  # fmt: skip
@@ -153,7 +158,7 @@ def test_check_mode_counts_of_the_proof_only_what_has_failed(changes, expected):
         ({}, None, "nobody accepts clear text. Say who does"),
         ({}, {**ACCEPTED, "until": "2000-01-01"}, "accepted until 2000-01-01 by the network team, which is over. Have"),
         ({"network": verdict(at=NOW - 901)}, ACCEPTED, "was found private-proven 901 s ago. Prove it anew"),
-        ({"own_address": "10.77.0.3"}, ACCEPTED, "the proof is about 10.77.0.1 and 10.77.0.2, not about 10.77.0.3"),
+        ({"own_address": "10.77.0.3"}, ACCEPTED, "the proof is about 10.77.0.1 and 10.77.0.2, not about 10.77.0.3 and 10.77.0.2"),
     ],
     ids=["nobody accepts", "not any more", "old", "another pair of the network"],
 )
@@ -220,6 +225,8 @@ def test_json_form_says_the_same():
         ("own_address", "x"),
         ("planes", ["udp"]),
         ("rejected", {"tcp": "no"}),
+        ("limits", {"deadman": "soon"}),
+        ("limits", [2]),
     ],
     ids=str,
 )

@@ -15,22 +15,22 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.network.ver
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import PumpFailed
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.interface import Kind
 
-ADDRESS = "10.77.0.21"
+OWN, ADDRESS = "10.77.0.11", "10.77.0.21"
 ACCEPTED = {"accepted_by": "the network team", "until": "2100-01-01"}
 
 
 def proven(cluster, age=60.0):
     checks = [
-        Check(number, node, State.PASSED, f"{ADDRESS}/24 on mig, which is up", part=part)
+        Check(number, node, State.PASSED, f"{address}/24 on mig, which is up", part=part)
         for number, part in REQUIRED
-        for node in ("a1", "b1")
+        for node, address in (("a1", OWN), ("b1", ADDRESS))
     ]
     checks += [Check(11, node, State.NOTED, "veth") for node in ("a1", "b1")]
     return judge("a1", "b1", "10.77.0.0/24", checks, now=cluster.clock.wall() - age).to_dict()
 
 
 def plain(cluster, transports=("qemu-tcp",), **more):
-    incoming = {"address": ADDRESS, "own_address": "10.77.0.11", "network": proven(cluster), **more}
+    incoming = {"address": ADDRESS, "own_address": OWN, "network": proven(cluster), **more}
     return {"transports": list(transports), "incoming": incoming, "clear_text": ACCEPTED}
 
 
