@@ -39,6 +39,7 @@ _SET = re.compile(r"set-[0-9]+", re.ASCII)
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", re.DOTALL)
 _SECONDS = 60.0
+_UNREADABLE = 1  # the exit status of `openssl pkey` for a key that is none; the shell's for no openssl is 127
 
 # The fields of direct-transports 6.1; name and addresses are checked before they come here.
 _REQUEST_SETTINGS = """\
@@ -107,12 +108,11 @@ class CredentialStore:
         return _read(place / "request.pem") if fits else ""
 
     def public_key(self, which: str) -> bytes:
-        """Public half, DER, of the key that is ``requested`` or ``current``; empty when there is no such key."""
+        """Public half, DER, of the key that is ``requested`` or ``current``; empty when there is none to be read."""
         path = self.directory / (f"{_REQUEST}/key.pem" if which == "requested" else "server-key.pem")
         if not path.exists():
             return b""
-        done = self._openssl(["pkey", "-in", str(path), "-pubout"])
-        found = _PUBLIC_KEY.search(done)
+        found = _PUBLIC_KEY.search(self._openssl(["pkey", "-in", str(path), "-pubout"], allowed=(0, _UNREADABLE)))
         return base64.b64decode(found[1]) if found else b""
 
     # What changes something.
@@ -213,10 +213,10 @@ class CredentialStore:
     def _sets(self) -> List[Path]:
         return [path for path in self.directory.iterdir() if _SET.fullmatch(path.name)]
 
-    def _openssl(self, arguments: Sequence[str]) -> str:
+    def _openssl(self, arguments: Sequence[str], allowed: Sequence[int] = (0,)) -> str:
         """What ``openssl`` writes; its words about a failure are no secret, its output may be."""
         done = self._run([OPENSSL, *arguments], _SECONDS)
-        if done.returncode:
+        if done.returncode not in allowed:
             words = " ".join(done.stderr.split())[:200]
             _failed(f"openssl {arguments[0]}", f"failed: {words}", "Install openssl on the node.")
         return done.stdout
@@ -228,10 +228,10 @@ def _failed(object: str, what: str, remedy: str) -> NoReturn:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError) as error:
+    except OSError as error:
         facts = {"cause": "unreadable", "reason": "it cannot be read"}
         raise CredentialsUnusable(f"{path} cannot be read", side=SIDE, object=str(path), facts=facts) from error
 

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 from .certificate import Certificate, RevocationList, certificates_of, leaf_problems, lists_of, to_pem
 from .credential_store import SIDE, CredentialStore
 from .dh_parameters import DH_PARAMETERS
-from .errors import CertificateRefused, CredentialsUnusable, TlsFailed
+from .errors import CertificateRefused, CertificateUnreadable, CredentialsUnusable, TlsFailed
 from .tls import Cause, Credentials, check_credentials, is_node_name
 
 __all__ = ["NodeCertificate", "Wanted"]
@@ -149,19 +149,30 @@ class NodeCertificate:
 
     def _texts(self) -> Dict[str, str]:
         names = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "dh-params.pem")
-        found = {name: self._store.text(name) for name in names}
+        found = {name: self._text(name) for name in names}
         return {name: text for name, text in found.items() if text}
 
+    def _text(self, name: str) -> str:
+        """What a file holds; nothing where that cannot be read as what it should be, so that it is made anew."""
+        text = self._store.text(name)
+        parse = {"ca-crl.pem": lists_of, "ca-cert.pem": certificates_of, "server-cert.pem": certificates_of}.get(name)
+        try:
+            if text and parse is not None:
+                parse(text, SIDE, name)
+        except CertificateUnreadable:
+            return ""
+        return text
+
     def _leaf(self) -> Optional[Certificate]:
-        text = self._store.text("server-cert.pem")
+        text = self._text("server-cert.pem")
         return certificates_of(text, SIDE, self._credentials.file("server-cert.pem"))[0] if text else None
 
     def _authorities(self) -> List[Certificate]:
-        text = self._store.text("ca-cert.pem")
+        text = self._text("ca-cert.pem")
         return certificates_of(text, SIDE, self._credentials.ca) if text else []
 
     def _lists(self) -> List[RevocationList]:
-        text = self._store.text("ca-crl.pem")
+        text = self._text("ca-crl.pem")
         return lists_of(text, SIDE, self._credentials.crl) if text else []
 
     def _ends(self, shown: Optional[Certificate]) -> Dict[str, int]:
@@ -219,6 +230,12 @@ class NodeCertificate:
 
     def _put(self, texts: Dict[str, str], is_new: bool) -> None:
         key_from = self._key_for(texts["server-cert.pem"]) if "server-cert.pem" in texts else ""
+        if "server-cert.pem" in texts and not key_from:
+            if is_new:
+                remedy = "Ask for the request of this node again and sign that."
+                _refused(Cause.KEY_MISMATCH, "it belongs to no key of this node", remedy)
+            # Its key was damaged: without either the node asks for another certificate.
+            texts = {name: text for name, text in texts.items() if name not in ("server-cert.pem", "dh-params.pem")}
         place = self._store.prepare(texts, key_from)
         try:
             if key_from:
@@ -229,13 +246,10 @@ class NodeCertificate:
         self._store.switch(place, request_used=key_from == "requested")
 
     def _key_for(self, text: str) -> str:
-        """Where the key of the certificate is."""
+        """Where the key of the certificate is; empty when this node does not have it."""
         leaf = certificates_of(text, SIDE, "certificate")[0]
         held = [which for which in ("current", "requested") if self._store.public_key(which) == leaf.key.der]
-        if not held:
-            remedy = "Ask for the request of this node again and sign that."
-            _refused(Cause.KEY_MISMATCH, "it belongs to no key of this node", remedy)
-        return held[0]
+        return held[0] if held else ""
 
     def _check_set(self, place: str, text: str, is_new: bool) -> None:
         """A new certificate must be right in everything; with an old one only its CA must not be taken away."""

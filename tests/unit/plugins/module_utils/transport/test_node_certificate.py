@@ -277,6 +277,23 @@ def test_key_that_others_can_read_stops_the_gate_until_it_is_closed(node):
     assert node.certificate.check(0)["installed"]
 
 
+@pytest.mark.parametrize("name", ["server-cert.pem", "server-key.pem", "ca-cert.pem", "ca-crl.pem"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"nothing", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_file_that_was_damaged_is_replaced(name, garbage, node):
+    node.install("", CA.pem, CA.crl())
+    node.issue()
+    (node.store.directory / "current" / name).write_bytes(garbage)
+    with pytest.raises(errors.TransportError):
+        node.certificate.check(1 * HOURS)
+    # As the role does it: first the CA, then a certificate if one is needed.
+    node.install("", CA.pem, CA.crl())
+    if node.request()["renewal"]:
+        node.issue()
+    assert node.certificate.check(1 * HOURS)["installed"]
+
+
 def test_links_that_a_crash_left_out_are_made(node):
     node.issue()
     (node.store.directory / "client-key.pem").unlink()
