@@ -20,7 +20,7 @@ import socket
 import time
 from typing import Any, Callable, List, Optional, Protocol
 
-from ..errors import CrossclusterError, Side
+from ..errors import CrossclusterError, Side, sentence
 from ..qemu.errors import NbdInvalid
 from ..qemu.nbd import GREETING_SIZE, check_greeting
 from . import wire
@@ -75,11 +75,16 @@ class DirectPump:
         try:
             peer, facts = dial(self._settings, self._secret, self._clock)
         except (GreetingRefused, NetworkChanged, TlsFailed) as error:
-            return PumpEnd(EndReason.REFUSED, False, f"{error.code}: {error.message}", error.code)
+            return PumpEnd(EndReason.REFUSED, False, _why(error), error.code)
         except CrossclusterError as error:
-            return PumpEnd(EndReason.CONNECT_FAILED, False, f"{error.code}: {error.message}", error.code)
+            return PumpEnd(EndReason.CONNECT_FAILED, False, _why(error), error.code)
         self._channel.tell(EventName.STANDING, {"peer": facts, "pid": os.getpid()})
         return _Source(self._settings, self._limits, peer, self._channel, self.books, self._clock).carry()
+
+
+def _why(error: CrossclusterError) -> str:
+    """For the person whose transport is not used because of it; the code goes beside it."""
+    return sentence(error.message, "", error.remedy).rstrip(".")
 
 
 class _Source(Carrier):

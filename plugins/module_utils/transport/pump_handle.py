@@ -133,8 +133,11 @@ class PumpHandle:
     def failure(self, when: str) -> PumpFailed:
         """The end as an error."""
         end = self.ended or PumpEnd(EndReason.DIED, False)
+        what = f"{end.reason.value}{': ' + end.detail if end.detail else ''}"
         return PumpFailed(
-            f"The stream {self.name} ended {when}: {end.reason.value}{': ' + end.detail if end.detail else ''}",
+            f"The stream {self.name} does not stand: {end.detail}"
+            if end.code
+            else f"The stream {self.name} ended {when}: {what}",
             side=Side.TARGET,
             object=self.name,
             facts={"reason": end.reason.value, "detail": end.detail, "code": end.code},

@@ -369,7 +369,7 @@ def test_another_process_is_not_accepted_in_the_place_of_qemu(make: Make) -> Non
 
 @pytest.mark.parametrize(
     ("plane", "changes", "secret", "words"),
-    [("tcp", {}, "11" * 32, "does not know the key"), ("tcp", {"migration_id": "f" * 32}, KEY, "REFUSED"),
+    [("tcp", {}, "11" * 32, "does not know the key"), ("tcp", {"migration_id": "f" * 32}, KEY, "refused"),
      ("tls", {"stream": "ram.9"}, "", "no more streams"), ("tls", {"peer_name": "node-c"}, "", "another node")],
     ids=["key", "migration", "stream", "name"],
 )  # fmt: skip
@@ -392,6 +392,7 @@ def test_nobody_there_is_told_with_address(make: Make) -> None:
     end = Runner(stream.settings, KEY).end()
     assert end["reason"] == "connect_failed"
     assert "127.0.0.1 port 1" in end["detail"]
+    assert end["detail"].endswith(". Check address, port, route and firewall of the target")
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

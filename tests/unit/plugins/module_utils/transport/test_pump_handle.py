@@ -96,6 +96,15 @@ def test_refused_connection_is_told_as_an_error():
     assert caught.value.facts["reason"] == "connect_failed"
 
 
+def test_stream_that_never_stood_says_why_in_words_for_people():
+    handle = launch(
+        'tell(event="ended", reason="refused", clean=False, code="NETWORK_CHANGED", detail="It has changed")'
+    )
+    with pytest.raises(PumpFailed, match="The stream scsi0 does not stand: It has changed") as caught:
+        handle.wait_standing(soon())
+    assert caught.value.facts["code"] == "NETWORK_CHANGED"
+
+
 @pytest.mark.parametrize(
     "script", ["", "raise SystemExit(3)", 'print("noise", flush=True)'], ids=["end", "exit", "noise"]
 )
