@@ -132,7 +132,9 @@ def test_move_that_the_certificates_do_not_outlast_is_refused_before_the_first_w
     assert run.status != 0
     assert {"NO_TRANSPORT_USABLE", "CREDENTIALS_UNUSABLE"} <= run.codes
     assert "alpha-alpha1: /etc/crosscluster/pki/crosscluster: the " in run.output
-    assert "108000 s are needed. Run the role certificates before the move" in run.output
+    assert "108000 s are needed" in run.output
+    assert "; beta-beta1: /etc/crosscluster/pki/crosscluster: the " in run.output
+    assert "Run the role certificates with certificates_expected_duration: 108000 s, or longer" in run.output
     assert vm.records() == []
     vm.assert_nothing_on_target()
     assert_nobody_listens(vm)

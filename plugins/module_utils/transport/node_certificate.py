@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 from .certificate import Certificate, RevocationList, certificates_of, leaf_problems, lists_of, to_pem
 from .credential_store import SIDE, CredentialStore
 from .dh_parameters import DH_PARAMETERS
-from .errors import CertificateRefused, CertificateUnreadable, CredentialsUnusable, TlsFailed
+from .errors import CertificateUnreadable, CredentialsUnusable, TlsFailed
 from .tls import Cause, Credentials, check_credentials, is_node_name
 
 __all__ = ["NodeCertificate", "Wanted"]
@@ -87,8 +87,8 @@ class NodeCertificate:
         """Certificate, CAs and revocation lists, as PEM texts; what is empty stays as it is.
 
         Raises:
-            CertificateRefused: It belongs to another key, or lacks a field that QEMU or a worker will ask for.
-            CredentialsUnusable: The set would not work, or would no longer.
+            CredentialsUnusable: The certificate belongs to another key, or lacks a field that QEMU or a worker will ask
+                for; or the set would not work any longer.
         """
         before = self._texts()
         texts = {**before, **self._given(certificate, ca, crl)}
@@ -119,9 +119,9 @@ class NodeCertificate:
         facts = self.facts()
         if facts["remaining_s"] < must_last:
             what = f"the {facts['expires_first']} ends in {facts['remaining_s']} s, {must_last:.0f} s are needed"
-            _unusable(
-                str(self._store.directory), Cause.EXPIRES_SOON, what, "Run the role certificates before the move."
-            )
+            # What it renews depends on that: with the usual 4 h it may find that all of this lasts long enough.
+            remedy = f"Run the role certificates with certificates_expected_duration: {must_last:.0f} s, or longer."
+            _unusable(str(self._store.directory), Cause.EXPIRES_SOON, what, remedy)
         return {"changed": False, **facts}
 
     def remove(self, check_mode: bool) -> Dict[str, Any]:
@@ -318,6 +318,6 @@ def _unusable(object: str, cause: Cause, reason: str, remedy: str) -> NoReturn:
 
 def _refused(cause: Cause, reason: str, remedy: str) -> NoReturn:
     facts = {"cause": cause.value, "reason": reason}
-    raise CertificateRefused(
+    raise CredentialsUnusable(
         f"the certificate is not installed: {reason}", side=SIDE, object="certificate", remedy=remedy, facts=facts
     )

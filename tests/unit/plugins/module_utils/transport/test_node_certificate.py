@@ -203,7 +203,7 @@ def test_certificate_that_others_would_refuse_is_not_installed(mistake, cause, n
     asked = node.request(renew_before=48 * HOURS)["csr"]
     mistake = dict(mistake)
     issued = node.sign(asked, mistake.pop("signer", CA), **mistake)
-    with pytest.raises(errors.CertificateRefused) as caught:
+    with pytest.raises(errors.CredentialsUnusable) as caught:
         node.install(issued.pem)
     assert caught.value.facts["cause"] == cause
     assert node.certificate.facts() == before
