@@ -6,7 +6,8 @@
 ``resume`` is sent once per COMMIT_INTENT, within its deadline, by the process that wrote the intent; again only
 after the target answered that the last one was not executed, or over the stream ``control`` of a direct transport once
 the tunnel's task has ended; both sides were read then and there is a new intent. Everything else in here only reads:
-the target's own state first, then task status until ``stopped``, its log, the state again.
+the target's own state first, then task status until ``stopped``, its log, the state again. Whom it asks is the
+``witness``: the target's node over ``control`` where there is one, else the API.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from typing import Any, Dict, Optional
 
 from ..errors import CrossclusterError, Side
-from ..proxmox.errors import CommandRefused, VmAbsent
+from ..proxmox.errors import CommandRefused
 from ..proxmox.target_api import VmStatus
 from ..qemu.status import RunState, RunStatus
 from . import direct
@@ -24,6 +25,7 @@ from .context import Context
 from .errors import Held, MigrationLost, VmChanged
 from .states import Outcome
 from .switchover import check_unchanged
+from .witness import Witness
 
 __all__ = ["INTENT_DEADLINE", "commit", "read_back"]
 
@@ -32,7 +34,6 @@ _OBSERVE = 15.0  # seconds in which the target must be seen running after `resum
 _SILENCE = 60.0  # seconds to wait for a reply on an open channel before the task is ended (DESIGN 5)
 _BRIEF_SILENCE = 5.0  # the same when the target can be asked over `control`, and the guest need not stand still so long
 _TASK_END = 15.0  # seconds for a task whose connection is gone to end by itself: the config lock waits 10 s (pve-cli 3)
-_RESUMED = "received command 'resume'"
 _REFUSED = "refused: VM not running"
 # The target's words when it never came to the guest: no config lock within 10 s (pve-cli 3, 4.1), or no monitor
 # to ask (pve-cli 5: held by another client). A command that the monitor has taken and not answered is none of these.
@@ -139,30 +140,31 @@ def read_back(context: Context) -> Outcome:
     if context.requests.forward and not context.facts.forward and context.run_state == "running":
         context.note("forward")
         context.announce()
-    outcome = _conclude(context)
+    witness = direct.witness(context)
+    outcome = _conclude(context, witness)
     if outcome is not Outcome.NEVER_RAN or not context.facts.forward:
         return outcome
-    status = _status(context)
+    status = witness.status()
     if status is not None and status.status == "running":
         raise _held(context, "the target was told to take the guest over and has not begun it")
     return _lost(context, {"target": status.qmpstatus if status else "absent"})
 
 
-def _conclude(context: Context) -> Outcome:
+def _conclude(context: Context, witness: Witness) -> Outcome:
     """What one look at both sides proves."""
     if context.run_state == "running":
-        status = _status(context)
+        status = witness.status()
         if status is not None and _has_run(context, status):
-            _check_ours(context)
-            context.prove(target=f"observed {status.qmpstatus}, with QMP-derived fields")
+            _check_ours(context, witness)
+            context.prove(target=f"observed {status.qmpstatus}, {witness.knows_by}")
             return Outcome.TARGET_RUNS
     if context.tunnel is not None and not context.tunnel.poisoned and not context.resume_sent:
-        return _still_loaded(context)
+        return _still_loaded(context, witness)
     if context.resume_refused or context.facts.proof.get("resume") == _REFUSED:
-        return _refused(context)
-    if not _task_ended(context):
+        return _refused(context, witness)
+    if not _task_ended(context, witness):
         raise _held(context, "the target's tunnel task still runs; its end is waited for")
-    return Outcome.STILL_LOADED if _may_resume_over_control(context) else _after_the_task(context)
+    return Outcome.STILL_LOADED if _may_resume_over_control(context) else _after_the_task(context, witness)
 
 
 def _may_resume_over_control(context: Context) -> bool:
@@ -170,11 +172,10 @@ def _may_resume_over_control(context: Context) -> bool:
 
     A restarted worker does not know what the VM was like when it began (I2): for it only the proof of I4 is left.
     """
-    if context.run_state != "running" or not context.has_plan:
+    if context.run_state != "running" or not context.has_plan or context.incoming is None:
         return False
     if context.facts.intents > 1:
         context.rest(_CONTROL_PAUSE)
-    direct.reach(context)
     context.checked_at = context.world.clock.monotonic()
     if not direct.is_loaded(context):
         return False
@@ -190,24 +191,16 @@ def _may_resume_over_control(context: Context) -> bool:
     return True
 
 
-def _refused(context: Context) -> Outcome:
+def _refused(context: Context, witness: Witness) -> Outcome:
     """The target answered that there was no QEMU to resume: if there still is none, the guest never ran there."""
-    status = _status(context)
+    status = witness.status()
     if status is None or status.status == "stopped":
         context.prove(resume=_REFUSED, target=status.qmpstatus if status else "absent")
         return Outcome.NEVER_RAN
     raise _held(context, f"the target refused to resume but is {status.qmpstatus}")
 
 
-def _status(context: Context) -> Optional[VmStatus]:
-    """State of the target VM; None when it does not exist any more."""
-    try:
-        return context.world.target.vm_status(context.target_vmid)
-    except VmAbsent:
-        return None
-
-
-def _still_loaded(context: Context) -> Outcome:
+def _still_loaded(context: Context, witness: Witness) -> Outcome:
     """No ``resume`` was executed, none is under way, and the channel lives: everything I2 asks for, once more.
 
     A target that goes on refusing while it stays loaded, paused and locked has never run (I4): back to the source.
@@ -223,7 +216,7 @@ def _still_loaded(context: Context) -> Outcome:
     except VmChanged as error:
         context.prove(resume=resume, source=error.message)
         return Outcome.NEVER_RAN
-    status = _status(context)
+    status = witness.status()
     if status is None or status.lock != "migrate":
         raise _held(context, "the target's config lost its lock")
     if context.run_state == "stopped" and status.status == "stopped":
@@ -260,23 +253,22 @@ def _has_run(context: Context, status: VmStatus) -> bool:
     return status.runs or (context.resume_answered and status.genuine and status.qmpstatus not in _NEVER_RESUMED)
 
 
-def _check_ours(context: Context) -> None:
+def _check_ours(context: Context, witness: Witness) -> None:
     """The VM that runs there is this VM; a VMID may have been given to another one meanwhile.
 
     Raises:
         Held: it has another uuid.
     """
-    smbios = str(context.world.target.vm_config(context.target_vmid).get("smbios1", ""))
-    if f"uuid={context.facts.uuid}" not in smbios.lower().split(","):
+    if witness.uuid() != context.facts.uuid:
         raise _held(context, "a VM with another uuid has that number now")
 
 
-def _task_ended(context: Context) -> bool:
-    """Wait for the end of our tunnel task; end it with the token when waiting is over (pve-cli 3)."""
-    target, clock, upid = context.world.target, context.world.clock, context.facts.upid
+def _task_ended(context: Context, witness: Witness) -> bool:
+    """Wait for the end of our tunnel task; have it ended when waiting is over (pve-cli 3)."""
+    clock, upid = context.world.clock, context.facts.upid
     if upid is None:
         return True  # no tunnel was ever opened
-    if not target.task_status(upid).running:
+    if not witness.task_running(upid):
         return True
     now = clock.monotonic()
     if context.waiting_since is None:
@@ -284,13 +276,13 @@ def _task_ended(context: Context) -> bool:
     patience = _SILENCE if context.incoming is None else _BRIEF_SILENCE
     if context.tunnel is not None and now - context.waiting_since < patience:
         _late_reply(context)
-        return not target.task_status(upid).running
+        return not witness.task_running(upid)
     if context.tunnel is None and now - context.waiting_since < _TASK_END:
         return False
     _LOG.warning("ending the target's tunnel task %s: it outlived its connection", upid)
     context.close_tunnel()
-    target.delete_task(upid)
-    return not target.task_status(upid).running
+    witness.end_task(upid)
+    return not witness.task_running(upid)
 
 
 def _late_reply(context: Context) -> None:
@@ -304,25 +296,24 @@ def _late_reply(context: Context) -> None:
             context.close_tunnel()
 
 
-def _after_the_task(context: Context) -> Outcome:
+def _after_the_task(context: Context, witness: Witness) -> Outcome:
     """The task has ended: its log and then the target's state decide (safety I4, in this order)."""
     upid = context.facts.upid
-    log = context.world.target.task_log(upid) if upid else []
-    arrived = any(_RESUMED in line for line in log)
-    status = _status(context)
+    arrived = upid is not None and witness.resume_received(upid)
+    status = witness.status()
     found = {"task": "ended", "resume_in_log": arrived, "target": status.qmpstatus if status else "absent"}
     if context.run_state == "stopped":
-        return _stopped_after_the_task(context, status, found)
+        return _stopped_after_the_task(context, witness, status, found)
     if status is None or status.status == "stopped":
         return _gone(context, arrived, found)
     if _has_run(context, status):
-        _check_ours(context)
-        context.prove(**dict(found, target=f"observed {status.qmpstatus}, with QMP-derived fields"))
+        _check_ours(context, witness)
+        context.prove(**dict(found, target=f"observed {status.qmpstatus}, {witness.knows_by}"))
         return Outcome.TARGET_RUNS
     if not status.genuine:
         raise _held(context, "the target's monitor does not answer, so its state is not known")
     if status.qmpstatus == "paused" and context.run_state == "paused":
-        _check_ours(context)
+        _check_ours(context, witness)
         context.prove(**dict(found, target="read back paused, as its owner left it"))
         return Outcome.TARGET_RUNS
     if status.qmpstatus == "paused" and not context.world.source.qemu_alive():
@@ -334,13 +325,15 @@ def _after_the_task(context: Context) -> Outcome:
     raise _held(context, f"the target is {status.qmpstatus} with lock '{status.lock or 'none'}'")
 
 
-def _stopped_after_the_task(context: Context, status: Optional[VmStatus], found: Dict[str, Any]) -> Outcome:
+def _stopped_after_the_task(
+    context: Context, witness: Witness, status: Optional[VmStatus], found: Dict[str, Any]
+) -> Outcome:
     if status is None or status.lock:
         context.prove(**found)
         return Outcome.NEVER_RAN
     if status.status == "running":
         raise _held(context, "the target VM was unlocked and started by somebody")
-    _check_ours(context)
+    _check_ours(context, witness)
     context.prove(**dict(found, target="unlocked at the target"))
     return Outcome.TARGET_RUNS
 

@@ -22,6 +22,7 @@ from . import qemu_tcp, qemu_tls
 from .context import Context
 from .meeting_point import available
 from .plan import Plan
+from .witness import ApiWitness, NodeWitness, Witness
 from .world import Export, Pump
 
 __all__ = [
@@ -36,12 +37,14 @@ __all__ = [
     "state",
     "take_next",
     "unlock",
+    "witness",
 ]
 
 _STAND_TIMEOUT = 10.0  # seconds for TCP, TLS and the greeting of all streams; the target gives each 5 s
 _LISTEN_TIMEOUT = 10.0  # seconds for OPEN and an NBD greeting
 _RECOVERY_WAIT = 300.0  # seconds; the incoming worker gives the commands of its node 330 in all
 _RESUME_WAIT = 60.0  # seconds; `qm resume` may wait for the config lock, the node then looks 15 s for a guest that runs
+_END_WAIT = 30.0  # seconds for a task to end: Proxmox gives it 5 (mtunnel-protocol 2.4)
 _REACH_TIMEOUT = 5.0  # seconds for the target to see the end of the `control` before: its deadman has 2 s
 _REACH_PAUSE = 0.5
 _MOST_CONTROLS = 9  # the highest number in the name of a stream
@@ -217,6 +220,14 @@ def _has_control(context: Context) -> bool:
     return context.control_pump.ended is None
 
 
+def witness(context: Context) -> Witness:
+    """Who is to say what became of the target: its node, if it answers over ``control``, else the API."""
+    reach(context)
+    if state(context) is not None:
+        return NodeWitness(context.require_incoming())
+    return ApiWitness(context.world.target, context.target_vmid)
+
+
 def state(context: Context) -> Optional[Mapping[str, Any]]:
     """What the VM is on the target node, by QEMU's own word; None when nobody can be asked."""
     return None if context.incoming is None else _call(context, "state")
@@ -246,8 +257,13 @@ def resume(context: Context) -> None:
 
 
 def remove(context: Context, left: Any) -> bool:
-    """Have what is left at the target removed; whether something was."""
+    """Have what is left at the target removed, as its node reads back; whether it was.
+
+    Its tunnel task first: the API may not have been there to end it.
+    """
     upids = [entry["upid"] for entry in left if entry["kind"] == "task"]
+    for upid in upids if context.incoming is not None else ():
+        _call(context, "end_task", _END_WAIT, upid=upid)
     volumes = [entry["volid"] for entry in left if entry["kind"] == "volume"]
     return _recover(context, "remove", upids, volumes)
 

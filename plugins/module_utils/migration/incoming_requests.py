@@ -18,7 +18,7 @@ from ..proxmox.replies import import_socket, nbd_socket, ram_socket
 from ..qemu.errors import QemuError
 from ..transport.incoming_errors import AttachRefused, NotAttached, RequestInvalid
 from . import incoming_tls
-from .target_recovery import Recorded, TargetNode, recover
+from .target_recovery import RESUME_RECEIVED, Recorded, TargetNode, checked_upid, recover
 
 __all__ = ["OPERATIONS", "Attachment", "World", "carry_out"]
 
@@ -157,6 +157,24 @@ def _incoming_migration(monitor: Qemu) -> Dict[str, Any]:
     return {"status": str(answer.get("status", "none")), "error": str(answer.get("error-desc", ""))[:1000]}
 
 
+def _task(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """Whether the tunnel task of the VM has ended, and only then what its log says: in this order it proves something.
+
+    Nobody but root on this node can tell when the API does not answer (safety I4).
+    """
+    upid = checked_upid(request.get("upid"), _attached(attachment))
+    running = world.node.task_alive(upid)
+    log = world.node.task_log(upid)
+    received = None if log is None else any(RESUME_RECEIVED in line for line in log)
+    return {"running": running, "resume_received": received}, attachment
+
+
+def _end_task(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
+    """The tunnel task of the VM has ended: a connection that fell silent keeps it for long."""
+    world.node.end_task(checked_upid(request.get("upid"), _attached(attachment)))
+    return {}, attachment
+
+
 def _resume(attachment: Attachment, request: Mapping[str, Any], world: World) -> Tuple[Dict[str, Any], Attachment]:
     """The guest runs here: only with the source's word that it has given it up, and all rules of target_recovery."""
     return recover(_recorded(attachment, request), world.node, "running"), attachment
@@ -201,6 +219,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "attach": _attach,
     "attach_import": _attach_import,
     "state": _state,
+    "task": _task,
+    "end_task": _end_task,
     "resume": _resume,
     "remove": _remove,
     "tls_arm": _tls_arm,

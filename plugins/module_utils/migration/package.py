@@ -74,6 +74,7 @@ WORKER_FILES: Tuple[str, ...] = (
     "migration.switchover",
     "migration.target_node",
     "migration.target_recovery",
+    "migration.witness",
     "migration.worker",
     "migration.world",
     "network.addresses",

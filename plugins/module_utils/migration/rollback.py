@@ -156,16 +156,21 @@ def _remove_target(context: Context) -> None:
     """What is left nevertheless is removed over ``control``, or told."""
     if context.facts.target_vmid is None:
         return
-    try:
-        left = _left_on_target(context)
-        if left and direct.remove(context, left):
-            left = _left_on_target(context)
-    except CrossclusterError as error:
-        _LOG.warning("the target could not be read: %s", error)
-        left = _recorded(context, verified=False)
+    left = _look(context, _recorded(context, verified=False))
+    if left and direct.remove(context, left):
+        left = _look(context, [])  # its own node has read back that nothing is left
     if left and left != context.facts.residue:
         context.note_or_remember("residue", objects=left)
         _say_residue(context, left)
+
+
+def _look(context: Context, unread: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """What of ours is at the target; ``unread`` when its API does not answer."""
+    try:
+        return _left_on_target(context)
+    except CrossclusterError as error:
+        _LOG.warning("the target could not be read: %s", error)
+        return unread
 
 
 def _left_on_target(context: Context) -> List[Dict[str, Any]]:

@@ -22,12 +22,14 @@ from ..proxmox.node_files import NodeFiles
 from ..proxmox.vm_config import VmConfig
 from ..qemu.errors import QemuError
 from ..qemu.monitor import Monitor
-from .recovery_errors import RecoveryFailed
+from .recovery_errors import RecordInvalid, RecoveryFailed
 from .target_recovery import Action, Step
 
 __all__ = ["Node", "target_node"]
 
 RESUME_TIMEOUT = 15.0  # seconds until a resumed QEMU says that it runs
+END_TIMEOUT = 5.0  # seconds until a task that was killed is gone
+_ENDED = ("Z", "X")  # process states: a zombie executes nothing any more
 GLANCE = 0.2  # seconds between two looks
 TASK_MARGIN = 30.0  # seconds; a config is stamped by the cluster file system, the log by the node's own
 
@@ -70,8 +72,31 @@ class Node:
         try:
             status = self._cli.pvesh_get(f"/nodes/localhost/tasks/{upid}/status")
         except NodeCommandFailed:
-            return self._task_process_alive(upid)  # the log of an old task may be gone
+            return self._process_alive(upid)  # the log of an old task may be gone
         return not isinstance(status, dict) or status.get("status") != "stopped"
+
+    def task_alive(self, upid: str) -> bool:
+        """Whether the process of a task lives, which must be one of this node.
+
+        Raises:
+            RecordInvalid: it is another node's, whose processes nobody sees here.
+        """
+        own = self._files.node_name()
+        if upid.split(":")[1] != own:
+            raise RecordInvalid(f"option upid must be a task of node {own}", object="upid")
+        return self._process_alive(upid)
+
+    def end_task(self, upid: str) -> None:
+        """End a task: SIGTERM, after 5 s SIGKILL, both by Proxmox."""
+        if not self.task_alive(upid):
+            return
+        self._cli.end_task(upid)
+        # Proxmox does not look again behind its SIGKILL.
+        deadline = self._clock() + END_TIMEOUT
+        while self.task_alive(upid):
+            if self._clock() >= deadline:
+                raise RecoveryFailed(f"the task {upid} was ended and lives on", object=upid)
+            self._pause(GLANCE)
 
     def task_log(self, upid: str) -> Optional[List[str]]:
         """The lines of the log of a task, None if there is none."""
@@ -179,11 +204,12 @@ class Node:
         # The directory is the last digit of the start time: UPID:node:pid:pstart:starttime:...
         return f"/var/log/pve/tasks/{upid.split(':')[4][-1].upper()}/{upid}"
 
-    def _task_process_alive(self, upid: str) -> bool:
+    def _process_alive(self, upid: str) -> bool:
         """Whether the process of a task lives: its number may have been given away, its start time not."""
-        pid, started = (int(part, 16) for part in upid.split(":")[2:4])
+        pid, started = (int(part, 16) for part in upid.split(":")[2:4])  # UPID:node:pid:pstart:starttime:...
         text = self._read(self._path(f"/proc/{pid}/stat"))
-        return text is not None and text.rpartition(")")[2].split()[19:20] == [str(started)]
+        fields = (text or "").rpartition(")")[2].split()
+        return fields[19:20] == [str(started)] and fields[0] not in _ENDED
 
     def _configs(self) -> List[str]:
         base = self._path("/etc/pve/nodes/*/")

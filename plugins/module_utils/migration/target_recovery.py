@@ -39,12 +39,25 @@ from .recovery_errors import (
     VolumesDiffer,
 )
 
-__all__ = ["Action", "Goal", "Observed", "Recorded", "Step", "TargetNode", "observe", "plan", "recover"]
+__all__ = [
+    "RESUME_RECEIVED",
+    "Action",
+    "Goal",
+    "Observed",
+    "Recorded",
+    "Step",
+    "TargetNode",
+    "checked_upid",
+    "observe",
+    "plan",
+    "recover",
+]
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _VOLUME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]:[^\s,:]+", re.ASCII)
 _UPID = re.compile(r"UPID:[A-Za-z0-9.-]+(?::[0-9A-Fa-f]{8,9}){3}:qmtunnel:([0-9]+):[^:\s/]+:", re.ASCII)
+_UPID_LENGTH = 255  # it is the name of a file too
 RESUME_RECEIVED = "received command 'resume'"  # pve-cli 3: in the log before the task is reported stopped
 
 # Run states of a QEMU in which the guest has not executed anything here.
@@ -112,8 +125,7 @@ class Recorded:
         _require(isinstance(vmid, int) and 100 <= vmid <= 999999999, "vmid", "a number from 100 to 999999999")
         _require(bool(_UUID.fullmatch(uuid)), "uuid", "a uuid")
         if upid is not None:
-            match = _UPID.fullmatch(str(upid))
-            _require(bool(match and match.group(1) == str(vmid)), "upid", f"a task of type qmtunnel for VM {vmid}")
+            checked_upid(upid, vmid)
         for volume in raw.get("volumes") or ():
             _require(bool(_VOLUME.fullmatch(str(volume))), "volumes", "names such as fast:117/vm-117-disk-0.raw")
         return cls(
@@ -127,6 +139,18 @@ class Recorded:
             source_fenced=bool(raw.get("source_fenced")),
             run_state=str(raw.get("run_state") or "running"),
         )
+
+
+def checked_upid(upid: Any, vmid: int) -> str:
+    """The id of a tunnel task of a VM.
+
+    Raises:
+        RecordInvalid: RECORD_INVALID, it is something else.
+    """
+    match = _UPID.fullmatch(str(upid))
+    valid = match is not None and match.group(1) == str(vmid) and len(str(upid)) <= _UPID_LENGTH
+    _require(valid, "upid", f"a task of type qmtunnel for VM {vmid}")
+    return str(upid)
 
 
 def _require(holds: bool, option: str, expected: str) -> None:
@@ -173,6 +197,12 @@ class TargetNode(Protocol):
 
     def task_running(self, upid: Optional[str], vmid: int) -> bool:
         """Whether the task, or any tunnel task for this VMID, runs."""
+
+    def task_alive(self, upid: str) -> bool:
+        """Whether the process of a task of this node lives: without it no command is executed any more."""
+
+    def end_task(self, upid: str) -> None:
+        """End a task of this node as Proxmox does; raises NodeCommandFailed if it lives on."""
 
     def task_log(self, upid: str) -> Optional[List[str]]:
         """The lines of its log, None if there is none."""

@@ -208,6 +208,12 @@ class NodeCli:
         argv = [PVESM, "export", volid, stream_format, "-"]
         return argv + (["--with-snapshots", "1"] if with_snapshots else [])
 
+    def end_task(self, upid: str) -> None:
+        """End a task of this node: SIGTERM, and SIGKILL after 5 s (mtunnel-protocol 2.4); read the effect back."""
+        done = self._run([PVESH, "delete", f"/nodes/localhost/tasks/{upid}"], _SHORT)
+        if done.returncode:
+            self._failed(done, f"the task {upid} could not be ended")
+
     def pvesh_get(self, path: str, **parameters: str) -> Any:
         """GET of the API in-process, as JSON."""
         argv = [PVESH, "get", path, "--output-format", "json"]

@@ -687,8 +687,13 @@ class FakeIncoming:
             self.target.armed = op == "tls_arm"
         if op == "opaque_key":
             return {"key": self.opaque_key}
-        if op == "state":
+        if op == "state" and op != self.loses_answer_of:
             return self._state()
+        if op == "task":
+            received = any("received command 'resume'" in line for line in self.target.log)
+            return {"running": self.target.task_running, "resume_received": received}
+        if op == "end_task":
+            self.target.task_running = False
         if op == "resume":
             self._resume(parameters["recorded"])
         if op == self.loses_answer_of:
@@ -698,7 +703,10 @@ class FakeIncoming:
     def _state(self) -> Dict[str, Any]:
         lock = next((vm["lock"] for vm in self.target.vms.values()), "")
         status = "completed" if self.target.qemu in ("paused", "running") else "none"
-        return {"run_state": self.target.qemu or None, "migrate": {"status": status}, "uuid": UUID, "lock": lock}
+        return {
+            "exists": bool(self.target.vms), "run_state": self.target.qemu or None, "migrate": {"status": status},
+            "uuid": UUID, "lock": lock,
+        }  # fmt: skip
 
     def _resume(self, recorded: Dict[str, Any]) -> None:
         """As ``target_recovery``: nothing while the task runs, no guest without intent, no unlock before the fence."""

@@ -101,6 +101,63 @@ def test_channel_that_is_lost_behind_the_intent_is_replaced_by_control(cluster, 
     assert cluster.clock.now - began < 60.0
 
 
+def falls_silent(cluster, at):
+    """From that command on nothing of the target's API answers; the workers still talk."""
+
+    def silence(command):
+        cluster.faults.api_down = cluster.faults.api_down or command == at
+
+    cluster.faults.before = silence
+
+
+def test_api_that_falls_silent_behind_the_intent_is_replaced_by_control(cluster, tmp_path):
+    """The tunnel's task outlives the connection that fell silent: its node ends it, and sees its end."""
+    falls_silent(cluster, "resume")
+    cluster.faults.silent_at = "resume"
+    began = cluster.clock.now
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
+    assert (cluster.target.qemu, cluster.qemu.alive, cluster.target.vms[200]["lock"]) == ("running", False, "")
+    asked = [op for op, _values in cluster.incoming.calls]
+    assert asked.index("end_task") < asked.index("resume")
+    assert cluster.clock.now - began < 60.0
+
+
+def test_resume_that_was_executed_is_seen_over_control(cluster, tmp_path):
+    falls_silent(cluster, "resume")
+    cluster.faults.silent_reply_of = "resume"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
+    assert context.facts.proof["target"] == "observed running, by its own node, over control"
+    assert "forward" not in kinds(context)
+
+
+def test_control_that_does_not_answer_leaves_the_word_to_the_api(cluster, tmp_path):
+    cluster.faults.lose_reply_of = "resume"
+    cluster.incoming.loses_answer_of = "state"
+    context = run(cluster, tmp_path, **TLS)
+    assert context.facts.phase is Phase.COMPLETED
+    assert context.facts.proof["target"] == "observed running, with QMP-derived fields"
+
+
+def test_way_back_without_the_api_leaves_nothing_either(cluster, tmp_path):
+    """``control`` alone proves that the guest never ran there, and removes what is left (issue 5.2)."""
+    crash_at(cluster, tmp_path, "COMMIT_INTENT")
+    cluster.faults.api_down = True
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue, cluster.target.ever_ran) == (Phase.ROLLED_BACK, [], False)
+    assert (cluster.qemu.state, cluster.target.vms, cluster.target.volumes) == ("running", {}, [])
+    assert context.facts.proof == {"task": "ended", "resume_in_log": False, "target": "paused"}
+
+
+def test_channel_and_api_that_are_lost_before_the_intent_leave_nothing(cluster, tmp_path):
+    falls_silent(cluster, "start")
+    cluster.faults.silent_at = "start"
+    context = run(cluster, tmp_path, **TLS)
+    assert (context.facts.phase, context.facts.residue, cluster.qemu.state) == (Phase.ROLLED_BACK, [], "running")
+    assert (cluster.target.vms, cluster.target.task_running) == ({}, False)
+
+
 def test_target_that_ran_already_is_not_resumed_again(cluster, tmp_path):
     cluster.faults.lose_reply_of = "resume"
     context = run(cluster, tmp_path, **TLS)

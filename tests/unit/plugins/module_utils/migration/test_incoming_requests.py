@@ -19,6 +19,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.vm_
 from ansible_collections.crosscluster.migration.plugins.module_utils.qemu.errors import QmpUnreachable
 
 ID, UUID = "5d" * 16, "6f7d5a10-0a4e-4f0e-9d6d-0d8c2f4f9b11"
+UPID = "UPID:b1:0000002A:00C4D5E6:65F0000A:qmtunnel:117:m@pve!move:"
 RAM, NBD, IMPORT = "/run/qemu-server/117.migrate", "/run/qemu-server/117_nbd.migrate", "/run/qemu-server/117.storage"
 ATTACH = {"vmid": 117, "uuid": UUID, "ram": RAM, "nbd": NBD}
 RECORDED = {"vmid": 117, "uuid": UUID, "volumes": ["fast:117/vm-117-disk-0.raw"]}
@@ -33,6 +34,7 @@ class Node:
     there: bool = True
     state: str | None = "inmigrate"
     tunnel: bool = False
+    log: list | None = None
     sockets: tuple = (RAM, NBD, IMPORT)
     done: list = dataclasses.field(default_factory=list)
     qemu: TlsMonitor = dataclasses.field(default_factory=TlsMonitor)
@@ -46,8 +48,14 @@ class Node:
     def task_running(self, _upid, _vmid):
         return self.tunnel
 
+    def task_alive(self, _upid):
+        return self.tunnel
+
+    def end_task(self, upid):
+        self.done.append(("end", upid))
+
     def task_log(self, _upid):
-        return None
+        return self.log
 
     def owner(self, _vmid):
         return None
@@ -195,6 +203,58 @@ def test_state_of_a_qemu_that_does_not_answer_is_unknown():
 
 def test_state_before_attach_is_refused():
     assert code_of("state", {}) == "NOT_ATTACHED"
+
+
+@pytest.mark.parametrize(
+    ("log", "received"),
+    [(None, None), (["mtunnel started"], False), (["mtunnel started", "received command 'resume'"], True)],
+    ids=["no log", "not received", "received"],
+)
+@pytest.mark.parametrize("running", [True, False])
+def test_task_tells_whether_it_has_ended_and_what_it_was_told(running, log, received):
+    answer, _attachment = ask("task", {"upid": UPID}, Node(tunnel=running, log=log), attached())
+    assert answer == {"running": running, "resume_received": received}
+
+
+def test_log_of_a_task_is_read_after_its_process_was_looked_for():
+    """The other way round a command that came in between would be in neither (safety 5)."""
+    node = Node()
+    node.task_alive = lambda _upid: bool(node.done.append("process"))
+    node.task_log = lambda _upid: node.done.append("log")
+    ask("task", {"upid": UPID}, node, attached())
+    assert node.done == ["process", "log"]
+
+
+def test_task_is_ended_for_the_source():
+    node = Node(tunnel=True)
+    assert ask("end_task", {"upid": UPID}, node, attached())[0] == {}
+    assert node.done == [("end", UPID)]
+
+
+@pytest.mark.parametrize("op", ["task", "end_task"])
+@pytest.mark.parametrize(
+    "upid",
+    [
+        None,
+        117,
+        "",
+        UPID.replace("117", "118"),
+        UPID.replace("qmtunnel", "qmstart"),
+        UPID + "\n",
+        UPID.replace("m@pve", "../m@pve"),
+        UPID.replace("m@pve", "m" * 300),
+        UPID.replace("0000002A", "-000002A"),
+        [UPID],
+    ],
+)
+def test_no_other_task_is_looked_at_or_ended(op, upid):
+    node = Node()
+    assert code_of(op, {"upid": upid}, node=node, attachment=attached()) == "RECORD_INVALID"
+    assert node.done == []
+
+
+def test_task_before_attach_is_refused():
+    assert code_of("task", {"upid": UPID}) == code_of("end_task", {"upid": UPID}) == "NOT_ATTACHED"
 
 
 def test_remove_takes_the_vm_and_the_sockets_that_are_left():

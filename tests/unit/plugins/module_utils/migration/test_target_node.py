@@ -7,7 +7,10 @@ import os
 import pytest
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.errors import Side
-from ansible_collections.crosscluster.migration.plugins.module_utils.migration.recovery_errors import RecoveryFailed
+from ansible_collections.crosscluster.migration.plugins.module_utils.migration.recovery_errors import (
+    RecordInvalid,
+    RecoveryFailed,
+)
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.target_node import Node
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration.target_recovery import Action, Step
 from ansible_collections.crosscluster.migration.plugins.module_utils.proxmox.errors import NodeCommandFailed
@@ -26,6 +29,7 @@ def root(tmp_path):
     for directory in ("run/qemu-server", "proc/42", "proc/77/fd", "var/log/pve/tasks/A", "images"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "etc/pve/qemu-server").symlink_to("nodes/b1/qemu-server")
+    (tmp_path / "etc/pve/local").symlink_to("nodes/b1")
     (tmp_path / "etc/pve/nodes/b1/qemu-server/117.conf").write_text(f"lock: migrate\nscsi0: {VOLUME}0,size=1G\n")
     return tmp_path
 
@@ -73,6 +77,57 @@ def test_task_without_a_log_is_judged_by_its_process(root, started, running):
 
     (root / "proc/42/stat").write_text(f"42 (task (a b)) S {' '.join(['0'] * 18)} {started} 0 0")
     assert node(root, Tasks()).task_running(UPID, 117) is running
+
+
+def process(root, state="S", started=12899814):
+    (root / "proc/42/stat").write_text(f"42 (task UPID:b1) {state} {' '.join(['0'] * 18)} {started} 0 0")
+
+
+@pytest.mark.parametrize(
+    ("state", "started", "alive"),
+    [("S", 12899814, True), ("R", 12899814, True), ("S", 1, False), ("Z", 12899814, False)],
+)
+def test_task_lives_as_long_as_the_process_that_its_id_names(root, state, started, alive):
+    process(root, state, started)
+    assert node(root).task_alive(UPID) is alive
+
+
+def test_task_without_a_process_has_ended(root):
+    assert node(root).task_alive(UPID) is False
+
+
+def test_task_of_another_node_is_not_looked_for_among_the_own_processes(root):
+    for ask in (node(root).task_alive, node(root).end_task):
+        with pytest.raises(RecordInvalid, match="node b1"):
+            ask(UPID.replace("b1", "b2"))
+
+
+class Ending(Commands):
+    """Ends the task, or says so only."""
+
+    def __init__(self, root, ends):
+        super().__init__(pvesh_delete="")
+        self.root, self.ends = root, ends
+
+    def __call__(self, argv, timeout):
+        if self.ends:
+            (self.root / "proc/42/stat").unlink()
+        return super().__call__(argv, timeout)
+
+
+def test_task_is_ended_by_proxmox(root):
+    process(root)
+    commands = Ending(root, ends=True)
+    node(root, commands).end_task(UPID)
+    node(root, commands).end_task(UPID)  # there is none any more
+    assert commands.run == [["pvesh", "delete", f"/nodes/localhost/tasks/{UPID}"]]
+
+
+def test_task_that_does_not_end_is_told(root):
+    process(root)
+    moments = iter(range(100))
+    with pytest.raises(RecoveryFailed, match="lives on"):
+        node(root, Ending(root, ends=False), clock=lambda: next(moments), pause=lambda _s: None).end_task(UPID)
 
 
 def test_list_of_tasks_that_fails_is_no_proof_of_anything(root):

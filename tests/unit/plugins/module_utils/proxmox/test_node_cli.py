@@ -202,6 +202,17 @@ def test_pvesh_gives_the_last_line_as_json():
     ]
 
 
+def test_task_is_ended_by_its_own_node():
+    node = FakeNode()
+    node.cli.end_task("UPID:x")
+    assert node.commands[-1][1:] == ["delete", "/nodes/localhost/tasks/UPID:x"]
+
+
+def test_task_that_cannot_be_ended_is_told():
+    with pytest.raises(NodeCommandFailed, match="could not be ended"):
+        FakeNode(works=False, returncode=2).cli.end_task("UPID:x")
+
+
 @pytest.mark.parametrize(("output", "returncode"), [("no json", 0), ("", 0), ("{}", 255)])
 def test_pvesh_fails(output, returncode):
     node = FakeNode(returncode=returncode)
