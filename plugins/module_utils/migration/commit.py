@@ -33,6 +33,7 @@ INTENT_DEADLINE = 10.0  # seconds between COMMIT_INTENT and `resume` (safety I2)
 _OBSERVE = 15.0  # seconds in which the target must be seen running after `resume`
 _SILENCE = 60.0  # seconds to wait for a reply on an open channel before the task is ended (DESIGN 5)
 _BRIEF_SILENCE = 5.0  # the same when the target can be asked over `control`, and the guest need not stand still so long
+_BRIEF_REPLY = 12.0  # seconds for the reply itself then: the target waits 10 for its config lock (pve-cli 4.1)
 _TASK_END = 15.0  # seconds for a task whose connection is gone to end by itself: the config lock waits 10 s (pve-cli 3)
 _REFUSED = "refused: VM not running"
 # The target's words when it never came to the guest: no config lock within 10 s (pve-cli 3, 4.1), or no monitor
@@ -65,7 +66,7 @@ def commit(context: Context) -> Outcome:
     tunnel = context.require_tunnel()
     context.resume_sent = True
     try:
-        tunnel.resume()
+        tunnel.resume(None if context.incoming is None else _BRIEF_REPLY)
     except CommandRefused as error:
         _take_refusal(context, error.text.rstrip())
         raise

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Dict
 
 from ..errors import CrossclusterError, Side
-from ..proxmox.errors import VmAbsent
 from ..proxmox.vm_config import VmConfig
 from . import direct, qemu_tls
 from .context import Context
@@ -115,7 +114,6 @@ def cleanup(context: Context) -> Outcome:
     if tunnel is not None and not tunnel.poisoned and context.persist(tunnel.unlock):
         context.persist(lambda: tunnel.quit(False))
     context.close_tunnel()
-    direct.reach(context)
     _tell_lock(context)
     qemu_tls.disarm_target(context)
     direct.leave(context)
@@ -142,10 +140,10 @@ def _insist(context: Context) -> None:
 def _tell_lock(context: Context) -> None:
     vmid = context.target_vmid
     try:
-        lock = context.world.target.vm_status(vmid).lock
-    except VmAbsent:
-        _LOG.warning("VM %d is not on node %s any more: somebody took it over", vmid, context.spec.target.node)
-        lock = ""
+        status = direct.witness(context).status()
+        if status is None:
+            _LOG.warning("VM %d is not on node %s any more: somebody took it over", vmid, context.spec.target.node)
+        lock = "" if status is None else status.lock
     except CrossclusterError as error:
         _LOG.warning("the target's lock could not be read: %s", error)
         lock = "unknown"
