@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.fakes.migration_run import POINT, context_of, run
+from unit.fakes.migration_run import POINT, context_of, run, run_with_crash
 from unit.fakes.migration_world import Cluster
 
 from ansible_collections.crosscluster.migration.plugins.module_utils.migration import qemu_tcp
@@ -104,6 +104,37 @@ def test_reservation_goes_with_what_fails_before_the_lock(cluster, tmp_path):
     assert context.facts.phase is Phase.ROLLED_BACK
     assert "locking" not in kinds(context)
     assert [entry["kind"] for entry in context.facts.residue] == ["vm", "task"]  # what no token can take away
+
+
+def patched():
+    made = Cluster()
+    made.target.caps = ["insecure-remote"]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "after", "taken"),
+    [
+        ("reserving", True, False),
+        ("tunnel", False, True),
+        ("tunnel", True, True),
+        ("running", True, True),
+        ("locking", True, True),
+    ],
+    ids=["before the POST", "the POST was answered", "and that is written", "it was asked", "before the lock"],
+)
+def test_worker_that_dies_between_the_reservation_and_the_lock_leaves_nothing_untold(tmp_path, kind, after, taken):
+    """The next worker tells what Proxmox keeps of the tunnel, which takes root to remove; the source is untouched."""
+    (tmp_path / "whole").mkdir()
+    whole = patched()
+    at = kinds(run(whole, tmp_path / "whole", **plain(whole))).index(kind)
+    cluster = patched()
+    assert run_with_crash(cluster, tmp_path, at, after, **plain(cluster))
+    context = run(cluster, tmp_path, **plain(cluster))
+    assert (context.facts.phase, cluster.qemu.state, cluster.source.lock) == (Phase.ROLLED_BACK, "running", "")
+    assert bool(cluster.target.vms) is taken
+    assert [entry["kind"] for entry in context.facts.residue] == (["vm", "task"] if taken else [])
+    assert not cluster.target.task_running
 
 
 def test_proof_that_grew_old_while_the_reservation_waited_starts_nothing(cluster, tmp_path):
