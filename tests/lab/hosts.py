@@ -333,8 +333,21 @@ class Host:
             ),
         )
 
+    def lose_port(self, port: int, sender: Host) -> None:
+        """Drop what another host sends to a port of this host, without a word; what is established falls silent."""
+        rules = "".join(
+            "%s saddr %s tcp dport %d drop;\n" % (family, address, port)
+            for segment in (Segment.API, Segment.MIGRATION)
+            for family, address in _addresses(sender.addresses, segment)
+        )
+        self.run(
+            ["nft", "-f", "-"],
+            text_input="table inet lab-refuse-%d {\nchain input { type filter hook input priority -10;\n%s}\n}\n"
+            % (port, rules),
+        )
+
     def accept_port(self, port: int) -> None:
-        """End refuse_port."""
+        """End refuse_port and lose_port."""
         self.run(["nft", "delete", "table", "inet", "lab-refuse-%d" % port], check=False)
 
     def reset_connections(self, port: int, side: str = "sport") -> None:
