@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from e2e.controller import ROOT, Controller
+from e2e.direct import certify
 
 from lab.instance import Lab
 
-from .catalogue import Case, cases
+from .catalogue import CERTIFIED, Case, cases
 from .run import Trial
 
 RESULTS = ROOT / "build" / "crash.json"
@@ -77,6 +78,7 @@ class Round:
 
     def __init__(self, todo: list[tuple[Case, bool]], rows: list[dict[str, Any]]) -> None:
         self._left, self._count = deque(todo), len(todo)
+        self._certified = any(case.transport in CERTIFIED for case, _target_root in todo)
         self._rows = rows
         self._lock = threading.Lock()
 
@@ -93,6 +95,8 @@ class Round:
     def _lane(self) -> None:
         with _lab() as lab, tempfile.TemporaryDirectory(prefix="crash-") as directory:
             controller = Controller(lab, Path(directory))
+            if self._certified:
+                certify(controller)
             while (chosen := self._next()) is not None:
                 self._take(Trial(lab, controller, *chosen).run().row())
 

@@ -21,11 +21,15 @@ from e2e.sides import journal_paths, journal_records
 
 from lab import faults
 from lab.hosts import namespace_pids
+from lab.network import Segment
 
 Healing = Optional[Callable[[], None]]
 Blow = Callable[..., Healing]
 
 WORKER = "worker.pyz"
+PUMP, INCOMING = "worker.pyz pump", "worker.pyz incoming "
+API_PORT = 8006
+RESUME_TIMEOUT = 30.0  # seconds from the intent until `resume` is in the log of the target's task
 SMALL_STORAGE = "/srv/slow"
 LEFT_ON_SMALL = 4 << 20  # bytes a target disk still finds
 
@@ -89,6 +93,22 @@ def kill_worker(scene: Any) -> Healing:
     return None
 
 
+def kill_worker_in_resume(scene: Any) -> Healing:
+    """The target has read `resume` and is about to execute it; whoever sent it is gone before it is answered."""
+    deadline = time.monotonic() + RESUME_TIMEOUT
+    while not has_received(scene, "resume"):
+        if time.monotonic() > deadline:
+            raise LookupError("`resume` never came to the target")
+        time.sleep(0.005)
+    return kill_worker(scene)
+
+
+def has_received(scene: Any, command: str) -> bool:
+    """Whether the log of a tunnel task of the VM says so: it names a command before it is executed."""
+    logs = Path(scene.target_host.path("/var/log/pve/tasks")).glob(f"[0-9A-F]/UPID:*:qmtunnel:{scene.target_vmid}:*")
+    return any(f"received command '{command}'" in log.read_text(encoding="utf-8") for log in logs)
+
+
 def stop_worker(scene: Any, seconds: float) -> Healing:
     """SIGSTOP, and SIGCONT after so many seconds: a worker that slept through its deadlines."""
     pids = scene.supervisors or supervisors(scene.source_host)
@@ -141,9 +161,32 @@ def silence_ram(scene: Any) -> Healing:
     return lab_fault(scene, "silent", direction="to_source", kind="ram")
 
 
-def lose_resume(scene: Any) -> None:
-    """The control channel is cut before `resume` arrives: what the target did has to be read back."""
-    lab_fault(scene, "control_cut", command="resume", when="before", count=1)
+def silence_migration_network(scene: Any) -> Healing:
+    """Nothing comes or goes between the workers any more; the target's API answers."""
+    scene.target_host.blackhole(Segment.MIGRATION)
+    return lambda: scene.target_host.restore(Segment.MIGRATION)
+
+
+def silence_api(scene: Any) -> Healing:
+    """What the source sends to the target's API is lost, and so is the tunnel's channel; the workers still talk."""
+    host = scene.target_host
+    host.lose_port(API_PORT, scene.source_host)
+    return lambda: host.accept_port(API_PORT)
+
+
+def silence_target(scene: Any, seconds: float) -> Healing:
+    """Nothing passes between the two nodes for so many seconds; the controller still reaches both."""
+    pair = ((scene.source_host, scene.target_host), (scene.target_host, scene.source_host))
+    for host, towards in pair:
+        host.mute(towards)
+
+    def end() -> None:
+        for host, towards in pair:
+            host.unmute(towards)
+
+    waker = threading.Timer(seconds, end)
+    waker.start()
+    return waker.join
 
 
 def silence_status(scene: Any) -> Healing:
@@ -170,6 +213,33 @@ def kill_source_qemu(scene: Any) -> Healing:
 def kill_target_qemu(scene: Any) -> Healing:
     _signal(_qemu(scene.target), signal.SIGKILL)
     return None
+
+
+def kill_pumps(scene: Any) -> Healing:
+    """The processes on the source that carry streams; the worker lives."""
+    return _kill_all(processes(scene.source_host, PUMP))
+
+
+def kill_incoming(scene: Any) -> Healing:
+    """The incoming worker, and with it what carries its streams."""
+    return _kill_all(_incoming(scene)[:1])
+
+
+def kill_relays(scene: Any) -> Healing:
+    """The processes on the target that carry streams; the incoming worker lives."""
+    return _kill_all(_incoming(scene)[1:])
+
+
+def _incoming(scene: Any) -> list[int]:
+    """The incoming worker, and then its children."""
+    return sorted(processes(scene.target_host, INCOMING))
+
+
+def _kill_all(pids: list[int]) -> None:
+    """A blow that hits nothing would prove nothing."""
+    if not pids:
+        raise LookupError("there was nothing to kill")
+    _signal(pids, signal.SIGKILL)
 
 
 def fill_target(scene: Any) -> Healing:
@@ -229,14 +299,12 @@ def take_vmid(scene: Any) -> Healing:
 BLOWS: dict[str, Blow] = {
     each.__name__: each
     for each in (
-        nothing, kill_worker, stop_worker, kill_controller, interrupt_controller, terminate_controller, cancel_runner,
-        lab_fault, cut_control, silence_ram, silence_status, kill_source_qemu, kill_target_qemu, fill_target,
-        fill_journal, add_ha, take_vmid,
+        nothing, kill_worker, kill_worker_in_resume, stop_worker, kill_controller, interrupt_controller,
+        terminate_controller, cancel_runner, lab_fault, cut_control, silence_ram, silence_migration_network,
+        silence_api, silence_target, silence_status, kill_source_qemu, kill_target_qemu, kill_pumps, kill_incoming,
+        kill_relays, fill_target, fill_journal, add_ha, take_vmid,
     )
 }  # fmt: skip
-PREPARATIONS: dict[str, Callable[[Any], None]] = {
-    "silence_status": lose_resume,
-}
 
 
 class JournalWatch:

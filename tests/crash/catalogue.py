@@ -42,9 +42,9 @@ class Moment:
 class Case:
     """One crash. ``rooted`` and ``token`` are the verdicts allowed after the blow with and without ``target_root``.
 
-    ``blow`` names a function of ``blows``; ``values`` are its arguments. ``before`` says that it is set up before the
-    play starts (a fault of the lab that waits for its command). ``second`` is the verdict after the play was run again.
-    ``modes``: with and without ``target_root``.
+    ``blow`` names a function of ``blows``; ``values`` are its arguments. ``faults`` of the lab are there from the
+    beginning and wait for their command. ``second`` is the verdict after the play was run again. ``modes``: with and
+    without ``target_root``.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Case:
     moment: Moment | None = None
     values: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    faults: tuple[dict[str, Any], ...] = ()
+    transport: str = "websocket"
     second: str = "T"
     quick: bool = False
     modes: tuple[bool, ...] = (True, False)
@@ -113,6 +115,9 @@ QUICK_POINTS = {"precopy", "switchover", "commit-intent", "committed"}
 
 # The control channel is cut behind each command of the order; what Proxmox then keeps: mtunnel-protocol 8.1.
 CUT_COMMANDS = ("version", "disk", "config", "start", "nbdstop")
+# What the target did with `resume` has to be read back, or asked for in another way.
+LOST_RESUME = {"fault": "control_cut", "command": "resume", "when": "before", "count": 1}
+CERTIFIED = {"tls", "qemu-tls"}  # transports that need certificates on both nodes
 # A controller that is gone must be noticed soon enough for a test.
 SHORT_LEASE = {"migrate_vm_controller_timeout": "8 s"}
 # The move waits long enough in each phase for a blow to strike there.
@@ -181,9 +186,9 @@ def channel_losses() -> Iterator[Case]:
     yield Case("control-cut-in-switchover", "cut_control", "S/T", "S/T/H", entering("switchover"))
     yield Case("control-cut-at-intent", "cut_control", "S/T", "S/T/H", at("COMMIT_INTENT"))
     yield Case("control-cut-in-cleanup", "cut_control", "T", "T", entering("cleanup"))
-    cut = {"fault": "control_cut", "command": "resume", "count": 1}
-    yield Case("resume-cut-before-it-arrives", "lab_fault", "S/T", "S/H", values={**cut, "when": "before"})
-    yield Case("resume-sent-and-connection-cut", "lab_fault", "T", "T/H", values={**cut, "when": "after"}, quick=True)
+    yield Case("resume-cut-before-it-arrives", "lab_fault", "S/T", "S/H", values=LOST_RESUME)
+    cut_after = {**LOST_RESUME, "when": "after"}
+    yield Case("resume-sent-and-connection-cut", "lab_fault", "T", "T/H", values=cut_after, quick=True)
     yield Case(
         "unlock-cut",
         "lab_fault",
@@ -200,7 +205,9 @@ def api_losses() -> Iterator[Case]:
     yield Case(
         "tunnel-post-without-answer", "lab_fault", "S", "S", values={"fault": "http_no_answer", "count": 1}, quick=True
     )
-    yield Case("target-status-silent-in-hold", "silence_status", "T", "S/H", at("COMMIT_INTENT"))
+    yield Case(
+        "target-status-silent-in-hold", "silence_status", "T", "S/H", at("COMMIT_INTENT"), faults=(LOST_RESUME,)
+    )  # fmt: skip
 
 
 def process_losses() -> Iterator[Case]:
@@ -241,14 +248,56 @@ def refusals() -> Iterator[Case]:
     yield Case("missing-bridge", "nothing", "R", "R", settings={"migrate_vm_nics": {"default": "vmbr99"}})
 
 
+def direct_losses() -> Iterator[Case]:
+    """Over ``tls``, at COMMIT_INTENT and behind it: both Proxmox's channel and ``control`` lead to the target.
+
+    Root on the target is what the transport needs.
+    """
+    written = at("COMMIT_INTENT")
+    unsent = replace(written, unsynced=True)  # the worker stands still until the blow was dealt: no `resume` has left
+    delayed = {"fault": "command_delay", "command": "resume", "seconds": 4, "count": 1}
+    killed = {"fault": "kill_qemu", "command": "resume", "count": 1}
+    for name, blow, verdict, moment, more in (
+        ("worker-killed-at-intent", "kill_worker", "S/T", written, {"quick": True}),
+        ("worker-killed-before-resume-left", "kill_worker", "S", unsent, {}),
+        ("worker-killed-with-resume-under-way", "kill_worker_in_resume", "T", written, {"faults": (delayed,)}),
+        ("migration-network-silent-at-intent", "silence_migration_network", "T", unsent, {}),
+        ("api-silent-at-intent", "silence_api", "T", unsent, {}),
+        ("api-silent-with-resume-under-way", "silence_api", "T", written, {"faults": (delayed,), "quick": True}),
+        ("everything-silent-for-a-while-at-intent", "silence_target", "S/T", unsent, {"values": {"seconds": 30.0}}),
+        ("target-qemu-killed-at-intent", "kill_target_qemu", "S", unsent, {}),
+        ("target-qemu-killed-and-resume-lost", "kill_target_qemu", "S", unsent, {"faults": (LOST_RESUME,)}),
+        ("target-qemu-killed-after-resume", "lab_fault", "LT/H", None,
+         {"values": {**killed, "when": "after"}, "second": "LT/H"}),
+        ("incoming-killed-at-intent", "kill_incoming", "T", unsent, {}),
+        ("incoming-killed-and-resume-lost", "kill_incoming", "S", unsent, {"faults": (LOST_RESUME,)}),
+        ("pumps-killed-and-resume-lost", "kill_pumps", "T", unsent, {"faults": (LOST_RESUME,)}),
+        ("relays-killed-and-resume-lost", "kill_relays", "T", unsent, {"faults": (LOST_RESUME,)}),
+    ):  # fmt: skip
+        yield Case(f"tls-{name}", blow, verdict, verdict, moment, transport="tls", modes=(True,), **more)
+
+
+def early_tunnel() -> Iterator[Case]:
+    """``qemu-tcp`` asks the target what it can before the source is locked, and that takes the VMID."""
+    for name, moment in (
+        ("reserving", at("reserving")),
+        ("tunnel", at("tunnel")),
+        ("running", at("running")),
+        ("locking", at("locking")),
+    ):
+        yield Case(
+            f"qemu-tcp-worker-killed-at-{name}", "kill_worker", "S", "S", moment, transport="qemu-tcp", modes=(True,)
+        )
+
+
 def cases() -> list[Case]:
     """All cases, in the order in which they are run."""
     makers = (refusals, worker_kills, worker_kills_before_fsync, worker_stops, controller_losses, channel_losses,
-              api_losses, process_losses, full_disks, changes_meanwhile)  # fmt: skip
+              api_losses, process_losses, full_disks, changes_meanwhile, direct_losses, early_tunnel)  # fmt: skip
     return [case for maker in makers for case in maker()]
 
 
 def quick_cases() -> list[tuple[Case, bool]]:
-    """At most twelve for `make test`, with and without root on the target in turn."""
-    quick = [case for case in cases() if case.quick][:12]
-    return [(case, number % 2 == 0) for number, case in enumerate(quick)]
+    """At most fourteen for `make test`, with and without root on the target in turn where a case has both."""
+    quick = [case for case in cases() if case.quick][:14]
+    return [(case, case.modes[number % len(case.modes)]) for number, case in enumerate(quick)]

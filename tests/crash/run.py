@@ -9,12 +9,14 @@ without; the play run again ends as the catalogue says, and a third time changes
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
 from e2e.controller import Controller, Play, PlayFailed, Run
+from e2e.direct import assert_nobody_listens, insecure, over
 from e2e.moves import EAGER, ENDS, Mover
 from e2e.runner import RunnerPlay
 from e2e.sides import STORAGES, Side
@@ -22,7 +24,7 @@ from e2e.sides import STORAGES, Side
 from lab import faults
 from lab.vms import Disk
 
-from .blows import BLOWS, PREPARATIONS, JournalWatch, supervisors, wait_for
+from .blows import BLOWS, JournalWatch, lab_fault, supervisors, wait_for
 from .catalogue import Case
 from .judge import Findings, judge_residue, look
 from .unsynced import Tracer, wait_unsynced
@@ -109,6 +111,7 @@ class Trial:
         self.scene = Scene(Mover(lab, controller), case, target_root)
         self.verdict = Verdict(case.name, target_root, case.expected(target_root))
         self._heal: list[Callable[[], Any]] = []
+        self._patched = contextlib.ExitStack()
 
     def run(self) -> Verdict:
         """Run it; whatever goes wrong is in the verdict."""
@@ -129,7 +132,8 @@ class Trial:
 
     def settings(self, hindered: bool = True) -> dict[str, Any]:
         """Extra variables: the clusters with or without root on the target, and what the case wants if hindered."""
-        clusters = self.scene.mover.controller.clusters()
+        extra = over(self.scene.mover, self.case.transport)
+        clusters = extra["crosscluster_clusters"]
         clusters["beta"]["target_root"] = self.target_root
         wanted = dict(self.case.settings)
         wanted.pop("_vmid", None)
@@ -139,7 +143,7 @@ class Trial:
         if not hindered:
             wanted = {key: UNHINDERED[key] for key in wanted}
         place = {"move_vmid": "pool"} if self._uses_pool() else {}
-        return self.scene.mover.extra(crosscluster_clusters=clusters, **place, **wanted)
+        return {**extra, **place, **wanted}
 
     def start(self) -> Play | RunnerPlay:
         controller = self.scene.mover.controller
@@ -159,8 +163,10 @@ class Trial:
         if self._uses_pool():
             scene.mover.target_vmid = next_free(scene.target_host)
         scene.mover.create([Disk("scsi0", "fast", 64, "raw", fill_mib=24)], memory=96, guest_words=EAGER)
-        if case.blow in PREPARATIONS:
-            PREPARATIONS[case.blow](scene)
+        if case.transport == "qemu-tcp":
+            self._patched.enter_context(insecure(scene.target_host))
+        for fault in case.faults:
+            lab_fault(scene, **fault)
         if case.moment is None:
             self._strike()
         self._watch = JournalWatch(scene.source_host)
@@ -193,6 +199,8 @@ class Trial:
         self._strike()
         if not self.case.moment.unsynced:
             self.verdict.expected = self._expected_where_it_struck()
+        elif self.case.blow != "kill_worker":
+            self.scene.tracer.close()  # it goes on, and meets what was done
         elif not self.scene.tracer.ended():
             self.verdict.wrong.append("the worker outlived its end")
 
@@ -300,6 +308,8 @@ class Trial:
         mover.guest.wait_heartbeats(5, host=mover.target_host.name, timeout=30.0)
         self.verdict.wrong += [f"second run: {each}" for each in mover.guest.violations()]
         self.verdict.wrong += [f"second run: {each}" for each in mover.check_records(mover.target).bad]
+        if self.case.transport != "websocket":
+            assert_nobody_listens(mover)
         third = self.again()
         if third.status or third.changed:
             self.verdict.wrong.append(f"third run: status {third.status}, changed {third.changed}")
@@ -322,6 +332,7 @@ class Trial:
             self.scene.play.kill()
         for host in (self.scene.source_host, self.scene.target_host):
             faults.clear(host.root)
+        self._patched.close()
         self.scene.mover.destroy()
 
 

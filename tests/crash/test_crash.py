@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from crash.catalogue import cases, quick_cases
+from crash.catalogue import CERTIFIED, cases, quick_cases
 from crash.run import Trial
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(420)]
@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(420)]
     quick_cases(),
     ids=lambda value: value.name if hasattr(value, "name") else ("rooted" if value else "token"),
 )
-def test_crash_ends_as_the_safety_reference_says(lab, controller, case, target_root):
+def test_crash_ends_as_the_safety_reference_says(request, lab, controller, case, target_root):
+    if case.transport in CERTIFIED:
+        request.getfixturevalue("certificates")
     verdict = Trial(lab, controller, case, target_root).run()
     assert verdict.ok, verdict.row()
 
