@@ -113,6 +113,10 @@ class Play:
             raise PlayFailed(f"the play did not end within {timeout:.0f} s:\n{self.output()[-12000:]}") from None
         return Run(status, self.output(), read_events(self._record), time.monotonic() - self.started)
 
+    def has_done(self, action: str) -> bool:
+        """Whether a task of that module has ended."""
+        return any(event.get("action") == action for event in read_events(self._record))
+
     def signal(self, number: int, group: bool = False) -> None:
         """Send a signal to ansible-playbook, or to its whole process group as a terminal does."""
         if group:

@@ -10,14 +10,17 @@ downtime limit, passes no faster than the bandwidth that was asked for.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from crash.blows import processes
 from e2e.controller import Controller
-from e2e.direct import assert_nobody_listens, certify, over, patched
+from e2e.direct import assert_nobody_listens, assert_refused, certify, over, patched
 from e2e.moves import EAGER, Mover
 from e2e.test_guard import SLOW, Silence, failed_because, first_beat_after, phase, until
 from lab import faults
@@ -31,6 +34,7 @@ SILENT_BOUND = {"tls": 3.0, "tcp": 3.0, "qemu-tls": 3.0, "qemu-tcp": 10.5}  # se
 STOPPED_BOUND = 10.5  # the same with the target's QEMU alive and silent, in `device`
 STOPPED_WRITE_BOUND = 3.5  # for writes that wait for it
 HANDSHAKE_BOUND = {"qemu-tls": 3.5, "tls": 1.0, "tcp": 1.0}  # 1 s: no stall, on a machine that has other things to do
+INCOMING = "crosscluster.migration.incoming"
 HELD_BACK = 2.0  # seconds for which a reply is held back: time to stop the target's QEMU
 WATCHED = 5.0  # seconds in which a silent handshake would show
 MIB = 1 << 20
@@ -56,6 +60,15 @@ def stopped_qemu(vm):
         yield since
     finally:
         vm.target_host.run(["kill", "-CONT", pid], check=False)
+
+
+@contextlib.contextmanager
+def stopped_incoming(vm):
+    """The target's worker stands still, and the kernel goes on taking connections for it; gives the moment before."""
+    (pid,) = processes(vm.target_host, "worker.pyz incoming ")
+    since = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    yield since  # who ends the move ends a hanging worker too: nobody lets it go on
 
 
 def sent(host) -> int:
@@ -204,6 +217,26 @@ def test_target_that_is_silent_in_the_handshake_of_a_disk(mover, certificates, r
     assert worst_ms > 1000, "QEMU did not wait for the handshake: the test has shown nothing"
     assert worst_ms <= HANDSHAKE_BOUND["qemu-tls"] * 1000
     assert_taken_back(vm, play, "QEMU of the target did not answer the TLS handshake in time")
+
+
+@pytest.mark.parametrize("transport", ["tls"])
+def test_target_worker_that_is_silent_is_refused_in_time(mover, certificates, record_property, transport):
+    """It listens and stands still before the source comes: the guest sees nothing of it, and nothing is written."""
+    vm = mover().create([Disk()])
+    play = vm.controller.start("migrate", extra=over(vm, transport))
+    until(lambda: play.has_done(INCOMING), "the listener", play)
+    with stopped_incoming(vm) as since:
+        run = play.wait()
+        worst_ms = vm.guest.worst_gap_ms(since=since)
+    record_property("heartbeat_gap_ms", round(worst_ms))
+    print(f"longest time without a heartbeat {worst_ms:.0f} ms")
+    assert worst_ms <= HANDSHAKE_BOUND[transport] * 1000
+    assert_refused(vm, run)
+    rejected = {each["transport"]: each for each in run.result()["facts"]["rejected"]}
+    assert rejected[transport]["code"] == "LINK_LOST"
+    assert "in time" in rejected[transport]["reason"]
+    assert processes(vm.target_host, "worker.pyz incoming ") == []
+    assert "reserving" not in [record["kind"] for record in vm.records()]
 
 
 # -- QEMU 10: mirrors that make guest writes wait ------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_check_mode_counts_of_the_proof_only_what_has_failed(changes, expected):
         ({}, None, "nobody accepts clear text. Say who does"),
         ({}, {**ACCEPTED, "until": "2000-01-01"}, "accepted until 2000-01-01 by the network team, which is over. Have"),
         ({"network": verdict(at=NOW - 901)}, ACCEPTED, "was found private-proven 901 s ago. Prove it anew"),
-        ({"own_address": "10.77.0.3"}, ACCEPTED, "the proof is about 10.77.0.1 and 10.77.0.2, not about 10.77.0.3 and 10.77.0.2"),
+        ({"own_address": "10.77.0.3"}, ACCEPTED, "10.77.0.1 and 10.77.0.2, not about 10.77.0.3 and 10.77.0.2"),
     ],
     ids=["nobody accepts", "not any more", "old", "another pair of the network"],
 )
