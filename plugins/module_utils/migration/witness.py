@@ -95,17 +95,18 @@ class NodeWitness:
         self._incoming = incoming
 
     def status(self) -> Optional[VmStatus]:
-        """State of the VM, by its config file and its QEMU's own word."""
+        """State of the VM, by its config file and its QEMU's own word. A QEMU without a config file is not absent.
+
+        Raises:
+            TargetUnexpected: the answer is none, so it proves nothing.
+        """
         seen = self._state()
-        if not seen.get("exists"):
-            return None
-        run_state = seen.get("run_state")
-        return VmStatus(
-            status="stopped" if run_state is None else "running",
-            qmpstatus="stopped" if run_state is None else str(run_state),
-            lock=str(seen.get("lock") or ""),
-            genuine=run_state not in (None, "unknown"),
-        )
+        exists, run_state = seen.get("exists"), seen.get("run_state", 0)
+        if not isinstance(exists, bool) or not (run_state is None or isinstance(run_state, str)):
+            raise _no_proof("the state of the target VM was not told", "VM", "Run the play again")
+        if run_state is None:
+            return VmStatus("stopped", "stopped", str(seen.get("lock") or ""), False) if exists else None
+        return VmStatus("running", run_state, str(seen.get("lock") or ""), run_state != "unknown")
 
     def uuid(self) -> str:
         """Of the VM that has the number now."""
@@ -126,14 +127,14 @@ class NodeWitness:
         """
         received = self._incoming.call("task", upid=upid).get("resume_received")
         if not isinstance(received, bool):
-            raise TargetUnexpected(
-                "the log of the tunnel task is gone, so nobody knows whether it was told to resume",
-                side=Side.TARGET,
-                object=upid,
-                remedy="Look at the target VM's state by hand",
-            )
+            what = "the log of the tunnel task is gone, so nobody knows whether it was told to resume"
+            raise _no_proof(what, upid, "Look at the target VM's state by hand")
         return received
 
     def end_task(self, upid: str) -> None:
         """As root."""
         self._incoming.call("end_task", _END_WAIT, upid=upid)
+
+
+def _no_proof(what: str, object: str, remedy: str) -> TargetUnexpected:
+    return TargetUnexpected(what, side=Side.TARGET, object=object, remedy=remedy)

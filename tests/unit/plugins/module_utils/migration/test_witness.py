@@ -71,6 +71,20 @@ def test_qemu_that_does_not_answer_proves_nothing():
     assert (status.status, status.genuine, status.runs) == ("running", False, False)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"exists": False}, {"run_state": None}, {"exists": None, "run_state": None}, {"exists": True, "run_state": 1}],
+)
+def test_answer_that_is_none_proves_nothing(answer):
+    with pytest.raises(TargetUnexpected, match="was not told"):
+        NodeWitness(Node(**answer)).status()
+
+
+def test_qemu_without_a_config_file_is_not_absent():
+    status = NodeWitness(Node(exists=False, run_state="paused")).status()
+    assert (status.status, status.qmpstatus, status.lock) == ("running", "paused", "")
+
+
 def test_task_of_which_nothing_is_said_runs():
     assert NodeWitness(Node()).task_running(TASK)
 
