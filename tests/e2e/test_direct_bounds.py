@@ -219,7 +219,7 @@ def test_target_that_is_silent_in_the_handshake_of_a_disk(mover, certificates, r
     assert_taken_back(vm, play, "QEMU of the target did not answer the TLS handshake in time")
 
 
-@pytest.mark.parametrize("transport", ["tls"])
+@pytest.mark.parametrize("transport", ["tls", pytest.param("tcp", marks=pytest.mark.slow)])
 def test_target_worker_that_is_silent_is_refused_in_time(mover, certificates, record_property, transport):
     """It listens and stands still before the source comes: the guest sees nothing of it, and nothing is written."""
     vm = mover().create([Disk()])
