@@ -439,6 +439,8 @@ class Incoming:
         self._door.left(guest.fileno(), reason)
         del self._guests[guest.fileno()]
         guest.socket.close()
+        if guest.newcomer.stream in self._taken:
+            self._taken.remove(guest.newcomer.stream)  # it was known and left before it stood: it may come again
 
     # --- streams
 

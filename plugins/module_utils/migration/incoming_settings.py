@@ -117,7 +117,9 @@ class IncomingSettings:
             transports=tuple(dict.fromkeys(transports)),
             address=parse_address("address", raw.get("address")),
             ports=(int(ports[0]), int(ports[1])) if isinstance(ports, (list, tuple)) else parse_ports(ports),
-            peer_address=parse_address("peer_address", raw.get("peer_address")),
+            peer_address=_on_device_of(
+                parse_address("address", raw.get("address")), parse_address("peer_address", raw.get("peer_address"))
+            ),
             peer_name=str(raw.get("peer_name") or ""),
             credentials=str(raw.get("credentials") or (f"{PKI}/{domain}" if domain else "")),
             lifetime=float(raw.get("lifetime") or LIFETIME),
@@ -153,6 +155,12 @@ class IncomingSettings:
         """Names settings and key together; the key has 256 random bits, so this tells nothing about it."""
         text = json.dumps([self.to_dict(), key], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _on_device_of(own: str, peer: str) -> str:
+    """The peer's scope is the name of a device over there; here it comes in over ours."""
+    scope = own.partition("%")[2]
+    return f"{peer.partition('%')[0]}%{scope}" if scope and "%" in peer else peer
 
 
 def _limits(raw: Mapping[Any, Any]) -> Dict[str, float]:

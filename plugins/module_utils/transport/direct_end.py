@@ -27,7 +27,7 @@ from .tcp_options import limit_unsent, reset
 from .tls import Credentials, Handshake, client_context
 from .wire import Decoder, Frame
 
-__all__ = ["DirectEnd", "addresses_of", "dial"]
+__all__ = ["DirectEnd", "addresses_of", "dial", "place_of"]
 
 BATCH = 512 * 1024  # bytes of one batch in (direct-transports 5); bounds the memory of a stream
 # Encrypted bytes per read: more than a full frame, and still in the processor's cache when they are decrypted.
@@ -317,9 +317,9 @@ def _connected(settings: DirectSettings, deadline: float, clock: Callable[[], fl
     try:
         sock.setblocking(False)
         if settings.local_address is not None:
-            sock.bind((settings.local_address, 0))
+            sock.bind(place_of(settings.local_address, 0))
         try:
-            sock.connect((settings.address, settings.port))
+            sock.connect(place_of(settings.address, settings.port, settings.local_address or ""))
         except BlockingIOError:
             _Waiter(sock, deadline, clock).wait(select.POLLOUT, f"connection to {where}")
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -332,6 +332,20 @@ def _connected(settings: DirectSettings, deadline: float, clock: Callable[[], fl
         sock.close()
         raise
     return sock
+
+
+def place_of(address: str, port: int, beside: str = "") -> Any:
+    """What bind and connect want. Python takes a scope as a number only, not within the address.
+
+    Args:
+        address: With the scope of the node it was written for.
+        port: The port.
+        beside: Our own address: its scope is the name of the device here.
+    """
+    plain, percent, scope = address.partition("%")
+    scope = beside.partition("%")[2] or scope if percent else ""
+    flags = socket.AI_NUMERICHOST
+    return socket.getaddrinfo(f"{plain}%{scope}" if scope else plain, port, type=socket.SOCK_STREAM, flags=flags)[0][4]
 
 
 def _shaken(settings: DirectSettings, directory: str, waiter: _Waiter) -> Handshake:

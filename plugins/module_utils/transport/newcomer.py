@@ -102,7 +102,10 @@ class Newcomer:
                 self._secured = handshake.advance()
             while self._secured:
                 # Read before waiting: HELLO may have come with the last bytes of the handshake (10.1, row 4).
-                self._take(handshake.tls.read(_READ))
+                data = handshake.tls.read(_READ)
+                if not data:  # a close notify, and it would be read for ever
+                    raise handshake.failure(ssl.SSLZeroReturnError())
+                self._take(data)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:

@@ -89,6 +89,11 @@ def test_link_local_address_with_its_scope_is_taken():
     assert IncomingSettings.parse({**GOOD, **change}).address == "fe80::21%vmbr1"
 
 
+def test_scope_of_the_peer_is_the_device_that_it_comes_in_over():
+    settings = IncomingSettings.parse({**GOOD, "address": "fe80::2%eth1", "peer_address": "fe80::1%eno7"})
+    assert (settings.address, settings.peer_address) == ("fe80::2%eth1", "fe80::1%eth1")
+
+
 def test_single_port_is_a_range():
     assert parse_ports("60100") == (60100, 60100)
 

@@ -105,6 +105,15 @@ def receive_for_long(end: DirectEnd) -> None:
         time.sleep(0.01)
 
 
+def test_scope_of_an_address_reaches_the_kernel():
+    number = socket.if_nametoindex("lo")
+    assert direct_end.place_of("fe80::1%lo", 5) == ("fe80::1", 5, 0, number)
+    assert direct_end.place_of("fe80::1%eth9", 5, "fe80::2%lo") == ("fe80::1", 5, 0, number)
+    assert direct_end.place_of("192.0.2.1", 5, "192.0.2.2") == ("192.0.2.1", 5)
+    with pytest.raises(socket.gaierror):
+        direct_end.place_of("b1.example", 5)
+
+
 def test_frame_is_built_around_what_was_read_in_place(pair: Tuple[DirectEnd, DirectEnd]) -> None:
     one, other = pair
     for length in (3, 3, len(one.room), 1):

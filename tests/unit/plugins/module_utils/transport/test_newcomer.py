@@ -16,6 +16,7 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.errors impo
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport import tls, wire
 from ansible_collections.crosscluster.migration.plugins.module_utils.transport.errors import (
     GreetingRefused,
+    HandshakeFailed,
     TlsFailed,
     TransportError,
     WireError,
@@ -155,6 +156,24 @@ def test_certificate_of_another_authority_is_refused_by_tls(domains):
     with pytest.raises(TlsFailed, match="not signed by a CA that is trusted here"):
         converse(source, guest)
     assert (source.aborted, source.alert) == (None, "TLSV1_ALERT_UNKNOWN_CA")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("said", [0, 5])
+def test_who_takes_leave_politely_before_it_is_known_is_let_go(domains, said):
+    """A close notify is read again and again, which would keep the listening end from everything else."""
+    source, guest = Source("tls", domains["source"]), newcomer(domains)
+    source.tls.advance()
+    guest.receive(source.tls.to_send())
+    source.tls.receive(guest.to_send())
+    assert source.tls.advance()
+    if said:
+        source.tls.tls.write(source.greeting.hello()[:said])
+    with contextlib.suppress(ssl.SSLWantReadError):  # it does not wait for ours
+        source.tls.tls.unwrap()
+    with pytest.raises(HandshakeFailed, match="closed the connection"):
+        guest.receive(source.tls.to_send())
+    assert guest.stream == ""
 
 
 @pytest.mark.parametrize("mistake", [{"key": "00" * 32}, {"mid": "00" * 16}])
