@@ -257,13 +257,8 @@ def resume(context: Context) -> None:
 
 
 def remove(context: Context, left: Any) -> bool:
-    """Have what is left at the target removed, as its node reads back; whether it was.
-
-    Its tunnel task first: the API may not have been there to end it.
-    """
+    """Have what is left at the target removed, as its node reads back; whether it was."""
     upids = [entry["upid"] for entry in left if entry["kind"] == "task"]
-    for upid in upids if context.incoming is not None else ():
-        _call(context, "end_task", _END_WAIT, upid=upid)
     volumes = [entry["volid"] for entry in left if entry["kind"] == "volume"]
     return _recover(context, "remove", upids, volumes)
 
@@ -276,7 +271,10 @@ def unlock(context: Context) -> bool:
 def _recover(context: Context, operation: str, upids: Any, volumes: Any) -> bool:
     if context.incoming is None:
         return False
-    return _call(context, operation, _RECOVERY_WAIT, recorded=_recorded(context, upids, volumes)) is not None
+    recorded = _recorded(context, upids, volumes)
+    if recorded["upid"]:  # it outlives a connection that fell silent, and then the API was not there to end it
+        _call(context, "end_task", _END_WAIT, upid=recorded["upid"])
+    return _call(context, operation, _RECOVERY_WAIT, recorded=recorded) is not None
 
 
 def _recorded(context: Context, upids: Any, volumes: Any) -> Dict[str, Any]:

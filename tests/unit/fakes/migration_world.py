@@ -524,7 +524,9 @@ class FakeTunnel:
         self.target.clock.sleep(timeout)
 
     def close(self) -> None:
-        self.drop()
+        """Of a connection that fell silent the target hears nothing, not even its end."""
+        if not self.target.faults.api_down:
+            self.drop()
 
     def version(self, timeout: Optional[float] = None) -> Any:
         return self._command("version", lambda: replies.VersionReply(2, 0, frozenset(self.target.caps)))

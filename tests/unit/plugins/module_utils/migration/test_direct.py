@@ -140,6 +140,7 @@ def test_resume_that_was_executed_is_seen_over_control(cluster, tmp_path):
     context = run(cluster, tmp_path, **TLS)
     assert (context.facts.phase, context.facts.residue) == (Phase.COMPLETED, [])
     assert context.facts.proof["target"] == "observed running, by its own node, over control"
+    assert (cluster.target.vms[200]["lock"], cluster.target.task_running) == ("", False)
     assert "forward" not in kinds(context)
 
 
