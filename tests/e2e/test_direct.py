@@ -118,6 +118,18 @@ def test_check_mode_says_that_clear_text_is_subject_to_the_proof(mover, certific
     assert_nobody_listens(vm)
 
 
+def test_mistakes_about_clear_text_are_named_before_anything_listens(mover):
+    vm = mover().create(watch=False)
+    network = {"migrate_vm_incoming": {"network": "10.77.0.0/33"}}
+    run = migrate(vm, ["tcp"], migrate_vm_clear_text=ACCEPTED, **network)
+    assert "tcp: '10.77.0.0/33' is no network that can be used. Write the network as in " in run.output
+    assert {"NO_TRANSPORT_USABLE", "NETWORK_INVALID"} <= run.codes
+    run = migrate(vm, ["tcp"], migrate_vm_clear_text={"accepted_by": "ops", "until": "soon"}, **network)
+    assert run.status != 0
+    assert "Write migrate_vm_clear_text as {accepted_by: a name, until: 2026-12-31}" in run.output
+    assert_nobody_listens(vm)
+
+
 def test_running_vm_moves_with_the_tls_of_qemu(mover, certificates):
     """Disks and RAM; afterwards the QEMU that runs the guest has nothing of it any more."""
     vm = mover().create([Disk("scsi0", "fast", 64, fill_mib=16), Disk("virtio0", "fast", 64, "qcow2", fill_mib=8)])
