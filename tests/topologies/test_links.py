@@ -39,6 +39,7 @@ def world(outputs, interface, peer, peer_mac):
     said = {
         "ip -4 -j rule show": [{"priority": 32766, "src": "all", "table": "main"}],
         "ip -6 -j route show table all": [],
+        "bridge -j fdb show": [],
         **outputs,
         "nft -j list ruleset": ruleset(*door),
     }

@@ -131,6 +131,12 @@ def wire_into_guests_bridge(net: Net) -> None:
     settle(net, V4)
 
 
+def container(net: Net) -> None:
+    """A guest with an interface of its own on that of a, in the guest's network namespace."""
+    net.ip("a", f"link add link mig name inner netns {net.spaces['c'].pid} type macvlan mode bridge")
+    net.ip("c", "link set inner up")
+
+
 def over_vxlan(net: Net) -> None:
     switched(V4, settled=False)(net)
     for name, own, other in (("a", 1, 2), ("b", 2, 1)):
@@ -323,6 +329,7 @@ BAD: dict[str, tuple[Build, str, set[int]]] = {
     "guest on the bridge, IPv6": (bridged("tap100i0"), V6, {12}),
     "container on the bridge": (bridged("veth101i0"), V4, {12}),
     "pair into the guests' bridge": (wire_into_guests_bridge, V4, {12}),
+    "macvlan of a container": (with_more(container, others=("c",)), V4, {12}),
 }
 
 

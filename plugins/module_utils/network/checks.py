@@ -78,6 +78,7 @@ class NodeFacts:
     hidden_translation: Optional[bool]
     protections: Tuple[Protection, ...] = ()
     policies: Tuple[Policy, ...] = ()
+    taken: Tuple[Tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def check_guests(facts: NodeFacts, interface: str, node: str) -> Check:
     """Check 12: no guest can reach the wire of the interface."""
     if facts.bridge_ports is None:
         return Check(12, node, State.NOT_RUN, "the ports of the bridges could not be listed", "Install iproute2.")
-    guests = guest_ports(facts.links, facts.bridge_ports, interface)
+    guests = guest_ports(facts.links, facts.bridge_ports, interface, facts.taken)
     if guests:
         listed = ", ".join(guests[:5]) + (f" and {len(guests) - 5} more" if len(guests) > 5 else "")
         remedy = f"Take {interface} and its cable out of the guests' bridge, or use TLS."

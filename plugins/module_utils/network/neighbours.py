@@ -16,10 +16,20 @@ from .addresses import Address, Link, interface_stack, parse_address
 from .errors import NetworkInvalid
 from .fields import entries, invalid, name, optional_name, parse_json, words
 
-__all__ = ["BRIDGE_COMMAND", "NEIGH_COMMAND", "Neighbour", "guest_ports", "parse_bridge_ports", "parse_neighbours"]
+__all__ = [
+    "BRIDGE_COMMAND",
+    "NEIGH_COMMAND",
+    "TAKEN_COMMAND",
+    "Neighbour",
+    "guest_ports",
+    "parse_bridge_ports",
+    "parse_neighbours",
+    "parse_taken",
+]
 
 NEIGH_COMMAND = "ip -j neigh show"
 BRIDGE_COMMAND = "bridge -j link show"
+TAKEN_COMMAND = "bridge -j fdb show"
 # What a port without any guest behind it can be: hardware, a part of it, several of it, and encrypted hardware.
 PLAIN_PORTS = ("", "vlan", "bond", "team", "macsec")
 # Masters that join no networks: the ports of a bond are one cable, a VRF is a routing table. All others are switches
@@ -78,7 +88,26 @@ def parse_bridge_ports(text: str) -> Dict[str, str]:
     return found
 
 
-def guest_ports(links: Sequence[Link], ports: Dict[str, str], interface: str) -> List[str]:
+def parse_taken(text: str) -> Tuple[Tuple[str, str], ...]:
+    """Interfaces, and what hardware addresses they take packets for besides their own.
+
+    Raises:
+        NetworkFactsInvalid: NETWORK_FACTS_INVALID.
+    """
+    found = set()
+    for raw in entries(TAKEN_COMMAND, parse_json(TAKEN_COMMAND, text)):
+        mac = raw.get("mac")
+        if "self" not in words(TAKEN_COMMAND, raw, "flags") or not isinstance(mac, str):
+            continue
+        # The lowest bit of the first byte: an address of many. With a destination it is a tunnel's entry.
+        if _MAC.fullmatch(mac.lower()) and not int(mac[:2], 16) & 1 and "dst" not in raw:
+            found.add((optional_name(TAKEN_COMMAND, raw, "ifname"), mac.lower()))
+    return tuple(sorted(found))
+
+
+def guest_ports(
+    links: Sequence[Link], ports: Dict[str, str], interface: str, taken: Sequence[Tuple[str, str]] = ()
+) -> List[str]:
     """Interfaces through which a guest may reach the wire that ``interface`` is on.
 
     A guest may be a port of the bridge that the interface is, stands on, or shares a cable with (a guest on a bridge
@@ -102,6 +131,9 @@ def guest_ports(links: Sequence[Link], ports: Dict[str, str], interface: str) ->
         and (kinds.get(port, "unseen") not in PLAIN_PORTS or _GUEST_NAME.fullmatch(port))
     }
     found |= {link.name for link in links if link.lower in shared and link.kind in SHARING_KINDS}
+    # A macvlan of a container is in the container's network namespace: here only its address is left.
+    macs = {link.mac for link in links}
+    found |= {f"somebody with {mac} on {port}" for port, mac in taken if port in shared and mac not in macs}
     # What a virtual function of the card is given to cannot be seen; the card switches between them and the cable.
     found |= {
         f"{link.name} function {number}" for link in links if link.name in shared for number in range(link.functions)

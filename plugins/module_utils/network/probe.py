@@ -24,7 +24,14 @@ from .checks import NodeFacts
 from .errors import ExchangeBroken, NetworkFactsInvalid
 from .evidence import Answers, Conversation, KnockOutcome, PacketSizes, Quality
 from .exchange import ANSWER, ASK, MAX_LINE, SMALLEST_ECHO, Asker, echo_key, echo_packet, echo_sequence
-from .neighbours import BRIDGE_COMMAND, NEIGH_COMMAND, parse_bridge_ports, parse_neighbours
+from .neighbours import (
+    BRIDGE_COMMAND,
+    NEIGH_COMMAND,
+    TAKEN_COMMAND,
+    parse_bridge_ports,
+    parse_neighbours,
+    parse_taken,
+)
 from .routes import ROUTES_COMMAND, WAY_COMMAND, Route, Way, parse_routes, parse_way
 from .rules import RULES_COMMAND, deciding_rule, parse_rules
 from .ruleset import RULESET_COMMAND, Ruleset, parse_ruleset
@@ -111,10 +118,11 @@ def gather(run: Run, version: int) -> NodeFacts:
     states, policies = run(STATE_COMMAND.split(), ""), run(POLICY_COMMAND.split(), "")
     other = 10 - version
     others = run(["ip", f"-{other}", *ROUTES_COMMAND.split()[1:]], "")
-    ports = run(BRIDGE_COMMAND.split(), "")
+    ports, taken = run(BRIDGE_COMMAND.split(), ""), run(TAKEN_COMMAND.split(), "")
     return NodeFacts(
         links=parse_links(_said(run, ADDR_COMMAND.split())),
-        bridge_ports=None if ports.returncode else parse_bridge_ports(ports.stdout or "[]"),
+        bridge_ports=None if ports.returncode or taken.returncode else parse_bridge_ports(ports.stdout or "[]"),
+        taken=() if taken.returncode else parse_taken(taken.stdout or "[]"),
         # A kernel without the other version of IP has no routes for it.
         routes=_routes(run, version) + (() if others.returncode else parse_routes(others.stdout or "[]", other)),
         neighbours=parse_neighbours(_said(run, NEIGH_COMMAND.split())),

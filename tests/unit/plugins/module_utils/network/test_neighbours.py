@@ -18,8 +18,8 @@ from ansible_collections.crosscluster.migration.plugins.module_utils.network.err
 PORTS_OF_VMBR0 = [("eth0", ""), ("eth0", "veth"), ("tap100i0", "tun"), ("veth101i0", "veth"), ("fwpr102p0", "veth")]
 
 
-def guests(interface, *entries, ports=None):
-    return neighbours.guest_ports(parse_links(output(*entries)), ports or {}, interface)
+def guests(interface, *entries, ports=None, taken=()):
+    return neighbours.guest_ports(parse_links(output(*entries)), ports or {}, interface, taken)
 
 
 def test_neighbours_that_answered_are_known():
@@ -35,11 +35,32 @@ def test_neighbours_that_answered_are_known():
 
 @given(st.text() | st.lists(st.dictionaries(st.sampled_from(["dst", "lladdr", "state"]), st.text())).map(json.dumps))
 def test_any_text_is_parsed_or_refused(text):
-    for parse in (neighbours.parse_neighbours, neighbours.parse_bridge_ports):
+    for parse in (neighbours.parse_neighbours, neighbours.parse_bridge_ports, neighbours.parse_taken):
         try:
             parse(text)
         except NetworkFactsInvalid:
             pass
+
+
+def test_addresses_that_an_interface_takes_besides_its_own_are_known():
+    found = neighbours.parse_taken(
+        output(
+            {"mac": PEER_MAC.upper(), "ifname": "mig", "flags": ["self"], "state": "permanent"},
+            {"mac": "33:33:00:00:00:01", "ifname": "mig", "flags": ["self"], "state": "permanent"},
+            {"mac": "02:00:00:00:00:09", "ifname": "mig", "flags": [], "master": "vmbr0"},
+            {"mac": "02:00:00:00:00:0a", "ifname": "vxlan0", "flags": ["self"], "dst": "192.0.2.1"},
+        )
+    )
+    assert found == (("mig", PEER_MAC),)
+
+
+@pytest.mark.parametrize(("port", "mac", "shared"), [
+    ("mig", "02:00:00:00:00:09", True), ("mig", PEER_MAC, False), ("eth0", "02:00:00:00:00:09", False),
+])  # fmt: skip
+def test_guest_whose_interface_is_elsewhere_leaves_its_address(port, mac, shared):
+    links = (link("mig", address=PEER_MAC), link("eth0"))
+    found = guests("mig", *links, taken=((port, mac),))
+    assert found == ([f"somebody with {mac} on {port}"] if shared else [])
 
 
 def test_bridge_ports_have_their_bridge():

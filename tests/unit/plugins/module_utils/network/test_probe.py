@@ -22,6 +22,7 @@ OUTPUTS = {
     "ip -4 -j route show table all": output({"dst": "10.5.0.0/24", "dev": "mig"}),
     "ip -j neigh show": "[]",
     "bridge -j link show": "",
+    "bridge -j fdb show": "",
     "nft -j list ruleset": narrowing(),
     "ip xfrm state list nokeys": "",
     "ip xfrm policy list": "",
@@ -56,6 +57,7 @@ def test_facts_of_a_node_are_gathered():
 def test_what_a_node_lacks_is_not_known():
     facts = probe.gather(Node("nft -j list ruleset", "bridge -j link show", "ip xfrm state list nokeys"), 4)
     assert (facts.ruleset, facts.bridge_ports, facts.protections) == (None, None, ())
+    assert probe.gather(Node("bridge -j fdb show"), 4).bridge_ports is None
 
 
 def test_node_without_iproute_is_refused():
