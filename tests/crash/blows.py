@@ -104,9 +104,13 @@ def kill_worker_in_resume(scene: Any) -> Healing:
 
 
 def has_received(scene: Any, command: str) -> bool:
-    """Whether the log of a tunnel task of the VM says so: it names a command before it is executed."""
+    """Whether the log of a tunnel task of the VM says so: it names a command before it is executed.
+
+    In a lab that stays up an earlier move may have left logs of that number; a task that has ended says so.
+    """
     logs = Path(scene.target_host.path("/var/log/pve/tasks")).glob(f"[0-9A-F]/UPID:*:qmtunnel:{scene.target_vmid}:*")
-    return any(f"received command '{command}'" in log.read_text(encoding="utf-8") for log in logs)
+    texts = [log.read_text(encoding="utf-8") for log in logs]
+    return any(f"received command '{command}'" in text and "\nTASK " not in text for text in texts)
 
 
 def stop_worker(scene: Any, seconds: float) -> Healing:
