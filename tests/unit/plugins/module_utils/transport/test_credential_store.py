@@ -227,8 +227,10 @@ def test_no_secret_is_in_an_argv(tmp_path):
     with store.locked():
         store.request("node-a", ADDRESSES)
     key = store.text("request/key.pem")
+    secret = key.splitlines()[1]
     assert "PRIVATE KEY" in key
-    assert not [word for argv in seen for word in argv if "PRIVATE" in word or word in key]
+    assert len(secret) == 64
+    assert not [word for argv in seen for word in argv if "PRIVATE" in word or secret in word]
 
 
 def test_place_that_is_a_file_is_an_error_of_the_store(tmp_path):
