@@ -347,11 +347,12 @@ def test_missing_socket_of_the_target_is_told_to_the_user(make: Make) -> None:
 
 def test_one_connection_is_accepted_and_no_other(make: Make) -> None:
     stream = make("tcp").start()
-    stream.open()
+    ends = stream.open()
     second = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with pytest.raises(OSError, match=r"refused|No such file"):
         second.connect(stream.listen)
-    stream.runner.command("cut")
+    for end in ends:
+        end.close()
     stream.ends()
 
 
